@@ -1,0 +1,48 @@
+# `make demo` runs the main job, `make test` the tests; each installs what it needs into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+OUTPUT ?= runs/demo
+
+# Spinning OpenMP threads starve each other on a busy machine; waiting ones do not.
+export OMP_WAIT_POLICY ?= passive
+export GOMP_SPINCOUNT ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format install clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infalign needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[lm,report]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,trl]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## align a real language model for best-of-4, measure it, write the report
+	$(BIN)/infalign demo --output $(OUTPUT)
+
+install: $(VENV)/.dev  ## everything a developer needs, in .venv
+
+test: $(VENV)/.dev  ## all tests, the real embedded model included
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.dev  ## style, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.dev  ## rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and what runs left behind
+	rm -rf $(VENV) runs build dist *.egg-info

@@ -1,0 +1,108 @@
+"""The contracts that cross rooms, on one page: Sampler, Policy, Reward.
+
+Each stage asks for the weakest contract that does its job: collecting rollouts needs a
+:class:`Sampler`, measuring KL needs a :class:`Policy`, calibrating needs a :class:`Reward`.
+They are structural: anything with the right methods fits, nothing has to be inherited.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+__all__ = ["Policy", "Response", "Reward", "Sampler", "Sampling"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn. Part of the policy: other settings are another policy.
+
+    Example:
+        >>> Sampling(temperature=0.8, max_new_tokens=12, stop=('"',)).temperature
+        0.8
+    """
+
+    temperature: float = 1.0
+    """Logits are divided by it, in sampling and in log-probabilities alike. > 0."""
+    max_new_tokens: int = 128
+    """Length cap in tokens, end-of-sequence included. ≥ 1."""
+    stop: tuple[str, ...] = ()
+    """A token whose text contains one of these strings ends the response, as end-of-sequence does."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature is {self.temperature}; it must be > 0, because log-probabilities "
+                "are taken under the sampling law. Use a small positive value for near-greedy."
+            )
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Response:
+    """One answer to one prompt."""
+
+    text: str
+    """What a reader (and a reward) sees: without the stop string or special tokens."""
+    token_ids: tuple[int, ...] = ()
+    """Sampled tokens, the terminating one included; empty where a sampler has no tokens."""
+    log_prob: float = float("nan")
+    """Summed over all of `token_ids`, under the sampling law. Nats."""
+    finish_reason: Literal["stop", "length"] = "stop"
+    """`length`: cut off by `max_new_tokens`."""
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Answers prompts."""
+
+    @property
+    def name(self) -> str:
+        """Short and human: what a figure's legend shows."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that determines the law except `sampling`: weights or revision."""
+        ...
+
+    @property
+    def sampling(self) -> Sampling:
+        """The sampling law's settings."""
+        ...
+
+    def sample(
+        self, prompts: Sequence[str], k: int, rng: np.random.Generator
+    ) -> list[list[Response]]:
+        """K independent responses to each of P prompts: a list of P lists of K."""
+        ...
+
+
+@runtime_checkable
+class Policy(Sampler, Protocol):
+    """A sampler that knows the probability of what it says."""
+
+    def log_prob(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[Response]]
+    ) -> Float[np.ndarray, "P K"]:
+        """log π(y|x) under the sampling law, end-of-sequence included. Nats."""
+        ...
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Maps text to real numbers, higher is better."""
+
+    @property
+    def name(self) -> str:
+        """Names the column in the store and in the report."""
+        ...
+
+    def __call__(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]]
+    ) -> Float[np.ndarray, "P K"]:
+        """Rewards of K response texts to each of P prompts."""
+        ...
