@@ -1,0 +1,117 @@
+"""Online: sample from the policy, score, and move towards what scored above its siblings.
+
+REINFORCE with a leave-one-out baseline on Φ(u)/β − log(π/π_ref), the KL summed over the whole
+response and inside the reward. Advantages are not divided by a group's standard deviation: that
+would undo Φ's scale, on which β and so the optimum depend. At the optimum Φ/β − log(π/π_ref) is
+the same for every response (it is log Z), so all advantages and with them the gradient noise
+vanish: a constant learning rate converges.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, final
+
+import numpy as np
+from jaxtyping import Float
+
+from infalign.training.descent import Descent, descend, identifying, passes
+from infalign.training.measure import sample_row
+from infalign.training.solver import Callback, Problem, Solver, TrainablePolicy, TrainingResult
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Online"]
+
+
+class DivergingPolicy(TrainablePolicy, Protocol):
+    """A policy that knows its exact KL at every position, differentiably."""
+
+    def differentiable_divergence(self, prompts, responses) -> "torch.Tensor":
+        """Σ_t KL(π(·|y_<t) ‖ π_ref(·|y_<t)) along each response, "P K", nats."""
+        ...
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Online(Solver):
+    """REINFORCE leave-one-out on E_π[Φ]/β − KL(π‖π_ref). Needs a TrainablePolicy.
+
+    Reference: "Back to Basics: Revisiting REINFORCE Style Optimization" (arXiv:2402.14740).
+    """
+
+    descent: Descent = Descent()
+    """How steps are taken."""
+    k: int = 8
+    """Responses sampled to each prompt in each step. ≥ 2."""
+    kl: Literal["k1", "rao_blackwell"] = "k1"
+    """How the KL's gradient is estimated. `k1`: from the sampled responses, as part of the reward;
+    without noise at the optimum. `rao_blackwell`: from the exact KL of next-token laws along them;
+    less noise far from the optimum, needs `policy.differentiable_divergence`."""
+    prompts_per_pass: int = 8
+    """Prompts in one forward and backward pass: memory, not mathematics."""
+
+    def __post_init__(self) -> None:
+        if self.k < 2:
+            raise ValueError(
+                f"k is {self.k}; a leave-one-out baseline needs at least 2 responses per prompt."
+            )
+
+    def train(
+        self,
+        policy: TrainablePolicy,
+        problem: Problem,
+        *,
+        directory: Path | None = None,
+        callback: Callback | None = None,
+        rng: np.random.Generator,
+    ) -> TrainingResult:
+        if self.kl == "rao_blackwell" and not hasattr(policy, "differentiable_divergence"):
+            raise TypeError(
+                f"kl='rao_blackwell' needs a policy with differentiable_divergence; "
+                f"{type(policy).__name__} has none. Use kl='k1'."
+            )
+
+        def accumulate(batch: Problem, rng: np.random.Generator) -> dict[str, float]:
+            return self._accumulate(policy, batch, rng)
+
+        return descend(
+            self.descent,
+            policy.module,
+            problem,
+            accumulate,
+            settings={"solver": "online", **identifying(self)},
+            directory=directory,
+            callback=callback,
+            rng=rng,
+        )
+
+    def _accumulate(self, policy, batch: Problem, rng: np.random.Generator) -> dict[str, float]:
+        responses = policy.sample(batch.texts, self.k, rng)
+        texts = [[response.text for response in row] for row in responses]
+        scored = batch.rewards.score(batch.ids, batch.texts, texts)
+        reference = policy.reference_log_prob(batch.texts, responses)
+        log_ratios = []
+        for rows in passes(len(batch.prompts), self.prompts_per_pass):
+            log_prob = policy.differentiable_log_prob(batch.texts[rows], responses[rows])
+            log_ratio = log_prob.detach().double().cpu().numpy() - reference[rows]
+            log_ratios.append(log_ratio)
+            phi = scored.training_rewards[rows] / batch.beta
+            if self.kl == "k1":
+                loss = _reinforce(phi - log_ratio, log_prob)
+            else:
+                divergence = policy.differentiable_divergence(batch.texts[rows], responses[rows])
+                exact = divergence.detach().double().cpu().numpy()
+                loss = _reinforce(phi - exact, log_prob) + divergence.mean(1).sum()
+            (loss / len(batch.prompts)).backward()
+        return sample_row(np.concatenate(log_ratios), scored, batch)
+
+
+def _reinforce(value: Float[np.ndarray, "P K"], log_prob: "torch.Tensor") -> "torch.Tensor":
+    """−Σ_prompts mean_k A_k·log π_k with A_k = v_k − mean of the other v: leave-one-out."""
+    import torch
+
+    k = value.shape[1]
+    advantage = (value - value.mean(1, keepdims=True)) * k / (k - 1)
+    weight = torch.as_tensor(advantage, dtype=log_prob.dtype, device=log_prob.device)
+    return -(weight * log_prob).mean(1).sum()
