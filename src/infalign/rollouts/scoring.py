@@ -1,0 +1,148 @@
+"""Scoring rollouts: rewards appended beside them, chunk by chunk, under the reward's name."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from infalign.prompts import Prompt
+from infalign.protocols import Reward
+from infalign.rollouts.collecting import Progress, require_distinct, resumable
+from infalign.rollouts.store import REWARDS, ROLLOUTS, RolloutStore, reward_slug
+
+__all__ = ["score"]
+
+
+def score(
+    store: RolloutStore,
+    reward: Reward,
+    prompts: Sequence[Prompt],
+    progress: Progress | None = None,
+    chunk: int = 8,
+) -> None:
+    """Give every rollout of the prompts its reward, skipping those that have one.
+
+    A reward may have a `fingerprint`, a string that changes with its weights; rewards of the same
+    name and another fingerprint are then refused instead of mixed.
+
+    Args:
+        store: holding rollouts of all the prompts.
+        reward: called with at most `chunk` prompts at a time.
+        prompts: distinct.
+        progress: called with (done, total) in responses after each chunk.
+        chunk: prompts scored, and written, at a time. ≥ 1.
+
+    Raises:
+        ValueError: if a prompt has no rollouts; if the reward raises, returns another shape than
+            "P K" or a non-finite value: named, with the prompt's id. Rewards written before stay.
+        BlockingIOError: if another run is writing the store.
+        OSError: if a shard cannot be written; those before it stay.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}; it must be at least 1 prompt.")
+    require_distinct(prompts)
+    with resumable(store), store.writing():
+        maker = _require_same_maker(store, reward)
+        total = _require_rollouts(store, prompts)
+        done = total - sum(
+            len(samples) * len(group)
+            for samples, group in store.index.unscored(reward.name, prompts)
+        )
+        if progress is not None:
+            progress(done, total)
+        for start in range(0, len(prompts), chunk):
+            part = prompts[start : start + chunk]
+            for samples, group in store.index.unscored(reward.name, part):
+                texts = _texts(store, group, samples)
+                store.add_rewards(
+                    reward.name, maker, group, samples, _values_of_all(reward, group, texts)
+                )
+                done += len(samples) * len(group)
+                if progress is not None:
+                    progress(done, total)
+
+
+def _require_same_maker(store: RolloutStore, reward: Reward) -> str | None:
+    name, maker = reward.name, getattr(reward, "fingerprint", None)
+    if not name or name in ROLLOUTS.names or name in REWARDS.names:
+        raise ValueError(
+            f"a reward cannot be named '{name}': the store has a column of that name. Rename it."
+        )
+    stored = store.index.makers.get(name, maker)
+    if stored != maker:
+        raise ValueError(
+            f"{store.path} has rewards '{name}' made by another reward of that name (fingerprint "
+            f"{stored} there, {maker} here). Give this one another name, or delete "
+            f"{store.path / 'rewards'}/{reward_slug(name)}-*.parquet to score again."
+        )
+    return maker
+
+
+def _require_rollouts(store: RolloutStore, prompts: Sequence[Prompt]) -> int:
+    store.require_texts(prompts)
+    counts = [len(store.index.rollouts.get(prompt.id, {})) for prompt in prompts]
+    if 0 in counts:
+        prompt = prompts[counts.index(0)]
+        raise ValueError(
+            f"prompt {prompt.id} ({excerpt(prompt.text)}) has no rollouts in {store.path}. Collect "
+            "them first."
+        )
+    return sum(counts)
+
+
+def _texts(
+    store: RolloutStore, prompts: Sequence[Prompt], samples: Sequence[int]
+) -> list[list[str]]:
+    rows = store.rows(store.index.rollouts, [prompt.id for prompt in prompts])
+    return [[rows[prompt.id, sample]["text"] for sample in samples] for prompt in prompts]
+
+
+def _values_of_all(
+    reward: Reward, prompts: list[Prompt], texts: list[list[str]]
+) -> Float[np.ndarray, "P K"]:
+    """The reward of a chunk; where that fails, of each prompt alone, to name the one at fault."""
+    try:
+        return _values(reward, prompts, texts)
+    except Exception as batch_error:
+        for prompt, row in zip(prompts, texts, strict=True):
+            try:
+                _values(reward, [prompt], [row])
+            except Exception as error:
+                raise ValueError(
+                    f"reward '{reward.name}' failed on prompt {prompt.id} "
+                    f"({excerpt(prompt.text)}): {_described(error)}. Rewards of earlier prompts "
+                    "are kept; mend the reward and run the same again to resume."
+                ) from error
+        raise ValueError(
+            f"reward '{reward.name}' failed on {len(prompts)} prompts together, the first of them "
+            f"{prompts[0].id} ({excerpt(prompts[0].text)}), though on none of them alone: "
+            f"{_described(batch_error)}. Rewards of earlier prompts are kept."
+        ) from batch_error
+
+
+def _values(
+    reward: Reward, prompts: list[Prompt], texts: list[list[str]]
+) -> Float[np.ndarray, "P K"]:
+    values = np.asarray(reward([prompt.text for prompt in prompts], texts), dtype=np.float64)
+    needed = (len(prompts), len(texts[0]))
+    if values.shape != needed:
+        raise ValueError(
+            f"it returned an array of shape {values.shape}; {needed} is needed, one number for "
+            "each response to each prompt"
+        )
+    if not np.isfinite(values).all():
+        p, k = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(
+            f"it returned {values[p, k]} for the response {excerpt(texts[p][k])}; a quantile "
+            "needs finite rewards"
+        )
+    return values
+
+
+def _described(error: Exception) -> str:
+    return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+
+
+def excerpt(text: str) -> str:
+    """Enough of a text to recognise it by, on one line."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
