@@ -1,0 +1,4 @@
+"""Train language models for the way they will be decoded.
+
+Importing this package never imports torch.
+"""
