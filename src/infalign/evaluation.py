@@ -18,7 +18,6 @@ from scipy import stats
 
 from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.subsets import average_over_ties, subset_weights, tie_bounds
-from infalign.quantile.win_rate import frontier
 
 __all__ = [
     "Estimate",
@@ -228,6 +227,8 @@ def fraction_of_limit(win_rate: float, kl: float, procedure: RankProcedure) -> f
             f"kl is {kl}; at no divergence nothing can be gained, so there is no limit to take a "
             "fraction of. Measure a policy that has moved."
         )
+    from infalign.quantile.win_rate import frontier
+
     limit = float(np.ravel(frontier(procedure, [kl]))[0])
     return (win_rate - 0.5) / (limit - 0.5)
 

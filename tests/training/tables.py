@@ -1,6 +1,7 @@
 """A softmax table for the solvers' tests: the smallest policy whose optimum can be reached."""
 
 import dataclasses
+import types
 
 import numpy as np
 import torch
@@ -53,11 +54,12 @@ class Table(torch.nn.Module):
         columns = torch.tensor([[int(r.text[1:]) for r in row] for row in responses])
         return torch.gather(self.log_law(prompts), 1, columns)
 
-    def differentiable_divergence(self, prompts, responses):
+    def differentiable_scores(self, prompts, responses):
         log_law = self.log_law(prompts)
         log_reference = torch.log(torch.as_tensor(self.reference_law(prompts)))
         kl = (log_law.exp() * (log_law - log_reference)).sum(1, keepdim=True)
-        return kl.expand(-1, len(responses[0]))
+        log_prob = self.differentiable_log_prob(prompts, responses)
+        return types.SimpleNamespace(log_prob=log_prob, kl=kl.expand_as(log_prob))
 
     def reference_log_prob(self, prompts, responses):
         rows = [int(prompt[1:]) for prompt in prompts]

@@ -22,7 +22,7 @@ from infalign.training.solver import Callback, Checkpoint, Problem, TrainingResu
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Descent", "descend", "identifying", "passes"]
+__all__ = ["Descent", "descend", "identifying", "numpy_of", "passes"]
 
 Accumulate = Callable[[Problem, np.random.Generator], dict[str, float]]
 """Leaves the gradient of the loss in the parameters; returns the row's measurements."""
@@ -254,3 +254,8 @@ def passes(count: int, size: int) -> list[slice]:
         [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def numpy_of(tensor: "torch.Tensor") -> np.ndarray:
+    """Values without gradient, float64."""
+    return tensor.detach().double().cpu().numpy()

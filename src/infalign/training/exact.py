@@ -10,7 +10,7 @@ from typing import final
 
 import numpy as np
 
-from infalign.training.descent import Descent, descend, identifying, passes
+from infalign.training.descent import Descent, descend, identifying, numpy_of, passes
 from infalign.training.measure import law_row
 from infalign.training.solver import (
     Callback,
@@ -83,5 +83,5 @@ class Exact(Solver):
             log_ratio = torch.where(possible, log_law - log_reference, 0.0)
             objective = (torch.where(possible, law, 0.0) * (phi - log_ratio)).sum()
             (-objective / len(batch.prompts)).backward()
-            laws.append(law.detach().double().cpu().numpy())
+            laws.append(numpy_of(law))
         return law_row(np.concatenate(laws), reference, scored, batch)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from infalign.protocols import Response
-from infalign.training.descent import Descent, descend, identifying, passes
+from infalign.training.descent import Descent, descend, identifying, numpy_of, passes
 from infalign.training.solver import Callback, Problem, Solver, TrainablePolicy, TrainingResult
 
 __all__ = ["Fit", "systematic_picks"]
@@ -104,7 +104,7 @@ class Fit(Solver):
             if self.loss == "contrast":
                 gain = torch.log_softmax(log_ratio, dim=1)
             (-(w * gain).sum() / len(batch.prompts)).backward()
-            log_ratios.append(log_ratio.detach().double().cpu().numpy())
+            log_ratios.append(numpy_of(log_ratio))
         return _row(np.concatenate(log_ratios), weights, target, batch if self.k is None else None)
 
 

@@ -8,13 +8,15 @@ vanish: a constant learning rate converges.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, final
+from typing import TYPE_CHECKING, Any, Literal, Protocol, final
 
 import numpy as np
 from jaxtyping import Float
 
-from infalign.training.descent import Descent, descend, identifying, passes
+from infalign.protocols import Response
+from infalign.training.descent import Descent, descend, identifying, numpy_of, passes
 from infalign.training.measure import sample_row
 from infalign.training.solver import Callback, Problem, Solver, TrainablePolicy, TrainingResult
 
@@ -24,11 +26,27 @@ if TYPE_CHECKING:
 __all__ = ["Online"]
 
 
-class DivergingPolicy(TrainablePolicy, Protocol):
-    """A policy that knows its exact KL at every position, differentiably."""
+class PolicyScores(Protocol):
+    """What one pass over responses yields, "P K" each, nats."""
 
-    def differentiable_divergence(self, prompts, responses) -> "torch.Tensor":
-        """Σ_t KL(π(·|y_<t) ‖ π_ref(·|y_<t)) along each response, "P K", nats."""
+    @property
+    def log_prob(self) -> "torch.Tensor":
+        """log π(y|x), with gradient."""
+        ...
+
+    @property
+    def kl(self) -> "torch.Tensor":
+        """Σ_t KL(π(·|y_<t) ‖ π_ref(·|y_<t)) along y, with gradient, y held fixed."""
+        ...
+
+
+class ScoringPolicy(TrainablePolicy, Protocol):
+    """A policy that also knows its exact KL at every position, differentiably."""
+
+    def differentiable_scores(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[Response]]
+    ) -> PolicyScores:
+        """log π and the KL along each response, in one pass."""
         ...
 
 
@@ -47,7 +65,7 @@ class Online(Solver):
     kl: Literal["k1", "rao_blackwell"] = "k1"
     """How the KL's gradient is estimated. `k1`: from the sampled responses, as part of the reward;
     without noise at the optimum. `rao_blackwell`: from the exact KL of next-token laws along them;
-    less noise far from the optimum, needs `policy.differentiable_divergence`."""
+    less noise far from the optimum but not at it; needs `policy.differentiable_scores`."""
     prompts_per_pass: int = 8
     """Prompts in one forward and backward pass: memory, not mathematics."""
 
@@ -66,9 +84,9 @@ class Online(Solver):
         callback: Callback | None = None,
         rng: np.random.Generator,
     ) -> TrainingResult:
-        if self.kl == "rao_blackwell" and not hasattr(policy, "differentiable_divergence"):
+        if self.kl == "rao_blackwell" and not hasattr(policy, "differentiable_scores"):
             raise TypeError(
-                f"kl='rao_blackwell' needs a policy with differentiable_divergence; "
+                f"kl='rao_blackwell' needs a policy with differentiable_scores; "
                 f"{type(policy).__name__} has none. Use kl='k1'."
             )
 
@@ -86,24 +104,28 @@ class Online(Solver):
             rng=rng,
         )
 
-    def _accumulate(self, policy, batch: Problem, rng: np.random.Generator) -> dict[str, float]:
+    def _accumulate(
+        self, policy: Any, batch: Problem, rng: np.random.Generator
+    ) -> dict[str, float]:
         responses = policy.sample(batch.texts, self.k, rng)
         texts = [[response.text for response in row] for row in responses]
         scored = batch.rewards.score(batch.ids, batch.texts, texts)
         reference = policy.reference_log_prob(batch.texts, responses)
+        phi = scored.training_rewards / batch.beta
         log_ratios = []
         for rows in passes(len(batch.prompts), self.prompts_per_pass):
-            log_prob = policy.differentiable_log_prob(batch.texts[rows], responses[rows])
-            log_ratio = log_prob.detach().double().cpu().numpy() - reference[rows]
-            log_ratios.append(log_ratio)
-            phi = scored.training_rewards[rows] / batch.beta
+            given = batch.texts[rows], responses[rows]
             if self.kl == "k1":
-                loss = _reinforce(phi - log_ratio, log_prob)
+                log_prob = policy.differentiable_log_prob(*given)
+                log_ratio = numpy_of(log_prob) - reference[rows]
+                loss = _reinforce(phi[rows] - log_ratio, log_prob)
             else:
-                divergence = policy.differentiable_divergence(batch.texts[rows], responses[rows])
-                exact = divergence.detach().double().cpu().numpy()
-                loss = _reinforce(phi - exact, log_prob) + divergence.mean(1).sum()
+                scores = policy.differentiable_scores(*given)
+                log_ratio = numpy_of(scores.log_prob) - reference[rows]
+                loss = _reinforce(phi[rows] - numpy_of(scores.kl), scores.log_prob)
+                loss = loss + scores.kl.mean(1).sum()
             (loss / len(batch.prompts)).backward()
+            log_ratios.append(log_ratio)
         return sample_row(np.concatenate(log_ratios), scored, batch)
 
 

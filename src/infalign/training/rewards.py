@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from infalign.protocols import Reward
-from infalign.quantile.calibration import Calibration
+from infalign.quantile.calibration import Calibration, EmpiricalCalibration
 from infalign.quantile.tilting import beta_for_atoms_kl
 from infalign.quantile.transforms import Transform
 
@@ -99,7 +99,7 @@ class CalibratedReward(TrainingReward):
 
     reward: Reward
     """Scores texts."""
-    calibration: Calibration
+    calibration: EmpiricalCalibration
     """Fitted to the reference's rollouts under the same reward."""
     transform: Transform
     """Φ."""
