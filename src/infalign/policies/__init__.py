@@ -1,0 +1,42 @@
+"""Things that answer prompts: exact tables, and causal language models with an adapter.
+
+:class:`TabularPolicy` is the ground truth: finitely many responses, everything exact.
+:class:`CausalLM` is a Hugging Face model; :class:`ChoiceLM` restricts one to answers of a single
+token, where a real language model becomes enumerable too. Importing this package loads no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from infalign.policies.causal_lm import CausalLM, Scores
+    from infalign.policies.choice_lm import ChoiceLM
+    from infalign.policies.loading import LoRA
+    from infalign.policies.softmax_table import SoftmaxTable
+    from infalign.policies.tabular import TabularPolicy
+
+__all__ = ["CausalLM", "ChoiceLM", "LoRA", "Scores", "SoftmaxTable", "TabularPolicy"]
+
+_ROOMS = {
+    "CausalLM": "causal_lm",
+    "ChoiceLM": "choice_lm",
+    "LoRA": "loading",
+    "Scores": "causal_lm",
+    "SoftmaxTable": "softmax_table",
+    "TabularPolicy": "tabular",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        room = importlib.import_module(f"{__name__}.{_ROOMS[name]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("infalign"):
+            raise
+        raise ImportError(
+            f"{name} needs the package {error.name!r}, which is not installed: "
+            "pip install 'infalign[lm]'"
+        ) from error
+    return getattr(room, name)

@@ -1,0 +1,342 @@
+"""A Hugging Face causal language model as a policy: samples, and exact log-probabilities.
+
+The law is the full vocabulary at one temperature, without top-k or top-p, so that what is sampled
+and what is scored are the same distribution. The body runs in bfloat16 where that pays, the head in
+float32, and only at positions that predict a response. Training goes through a LoRA adapter; the
+reference is the same model with the adapter switched off, so one copy of the weights serves both.
+
+On a busy machine set ``OMP_WAIT_POLICY=passive`` (idle threads then sleep instead of spinning) and
+`threads` to the number of free physical cores.
+"""
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from infalign.policies import loading, token_tree
+from infalign.policies.generation import generate
+from infalign.policies.loading import DType, LoRA
+from infalign.policies.scoring import (
+    check_shape,
+    chunks,
+    hidden_states,
+    masks_work,
+    path_scores,
+)
+from infalign.policies.tokens import TextCodec
+from infalign.protocols import Response, Sampling
+
+__all__ = ["CausalLM", "Scores"]
+
+Responses = Sequence[Sequence[Response]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What one pass over responses yields, float64, nats, "P K" each."""
+
+    log_prob: torch.Tensor
+    """log π(y|x), differentiable where gradients are enabled."""
+    reference_log_prob: torch.Tensor
+    """log π_ref(y|x), without gradient."""
+    kl: torch.Tensor
+    """Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)): Rao–Blackwellised, unbiased for KL(π‖π_ref) over
+    responses drawn from π; its gradient is that of the next-token laws with y held fixed."""
+
+
+class CausalLM:
+    """A causal language model that answers prompts and can be trained through an adapter.
+
+    Args:
+        model: a Hugging Face causal LM in memory; :meth:`from_pretrained` loads one.
+        tokenizer: its tokenizer.
+        sampling: temperature, length cap, stop strings: part of the law.
+        lora: adds an adapter to train; None leaves a policy that can only be used.
+        dtype: of the body; `auto` picks the faster of bfloat16 and float32.
+        threads: torch's thread count for the whole process; None leaves it.
+        rows: sequences sampled side by side.
+        row_tokens: nodes of one packed row, see `token_tree`.
+        name: what a figure's legend shows.
+        source: the folder or model id of the weights, for the fingerprint.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        sampling: Sampling,
+        *,
+        lora: LoRA | None = None,
+        dtype: DType = "auto",
+        threads: int | None = None,
+        rows: int = 128,
+        row_tokens: int = 512,
+        name: str = "causal-lm",
+        source: str | None = None,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.name = name
+        self.tokenizer = tokenizer
+        self._sampling = sampling
+        self._rows, self._row_tokens = rows, row_tokens
+        self._head = loading.head_of(model)
+        self._source = source
+        device = next(model.parameters()).device
+        chosen = loading.fastest_dtype(device.type) if dtype == "auto" else getattr(torch, dtype)
+        model.to(chosen).requires_grad_(False)
+        self._body = model.get_decoder()
+        self.module: torch.nn.Module = model if lora is None else loading.attach(model, lora)
+        self.module.eval()
+        self._has_adapter = lora is not None
+        self._reference_depth = 0
+        self._weights_hash: str | None = None
+        self._packs: bool | None = None
+        self.codec = TextCodec(tokenizer, sampling.stop, _end_ids(model, tokenizer))
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, sampling: Sampling, *, device: str | None = None, **options: Any
+    ) -> Self:
+        """Load from a local folder or a model id; `options` are those of the constructor.
+
+        Raises:
+            ValueError: nothing loadable there.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model, tokenizer = loading.load(str(path), device)
+        options = {"name": Path(path).name, "source": str(path)} | options
+        return cls(model, tokenizer, sampling, **options)
+
+    @property
+    def sampling(self) -> Sampling:
+        """The sampling law's settings."""
+        return self._sampling
+
+    def with_sampling(self, sampling: Sampling) -> Self:
+        """The same weights (shared, not copied) under another sampling law."""
+        other = copy.copy(self)
+        other._sampling = sampling
+        other.codec = TextCodec(self.tokenizer, sampling.stop, _end_ids(self._model, self.tokenizer))
+        return other
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, tokenizer, body dtype and, once it has moved, the adapter."""
+        if self._weights_hash is None:
+            self._weights_hash = loading.weights_hash(self.module, self._source)
+        dtype = str(self._body.dtype).removeprefix("torch.")
+        adapter = "" if self._on_reference else loading.adapter_hash(self.module)
+        return "-".join(filter(None, (self._weights_hash, dtype, adapter)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._head.weight.device
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[Self]:
+        """Within the block this object *is* the reference policy: the adapter is switched off."""
+        off = self.module.disable_adapter() if self._has_adapter else contextlib.nullcontext()
+        self._reference_depth += 1
+        try:
+            with off:
+                yield self
+        finally:
+            self._reference_depth -= 1
+
+    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+        """Chat messages as this model's prompt text, ready for the assistant's turn.
+
+        Raises:
+            ValueError: the tokenizer has no chat template.
+        """
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ValueError(
+                f"{self.name} has no chat template, so chat messages cannot be rendered. Use an "
+                "instruction-tuned model, or prompts of plain text."
+            )
+        return self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True
+        )
+
+    def sample(
+        self, prompts: Sequence[str], k: int, rng: np.random.Generator
+    ) -> list[list[Response]]:
+        """K independent responses to each of P prompts.
+
+        Raises:
+            ValueError: K < 1, or a prompt that leaves no room in the context window.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}; at least one response per prompt must be asked for.")
+        contexts = self._contexts(prompts)
+        uniforms = rng.random((len(prompts), k, self.sampling.max_new_tokens))
+        is_stop = torch.zeros(len(self._head.weight), dtype=torch.bool)
+        is_stop[sorted(self.codec.stop_ids)] = True
+        answers: list[list[Response]] = [[] for _ in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: len(contexts[i]))
+        width = max(1, self._rows // k)
+        for start in range(0, len(order), width):
+            chunk = order[start : start + width]
+            for first in range(0, k, self._rows):
+                part = uniforms[chunk, first : first + self._rows]
+                ids, log_probs = generate(
+                    self._body,
+                    self._head,
+                    [contexts[i] for i in chunk],
+                    part,
+                    self.sampling.temperature,
+                    is_stop.to(self.device),
+                )
+                for row, (tokens, log_prob) in enumerate(zip(ids, log_probs, strict=True)):
+                    response = self.codec.response(tokens, float(log_prob))
+                    answers[chunk[row // part.shape[1]]].append(response)
+        return answers
+
+    def differentiable_log_prob(
+        self, prompts: Sequence[str], responses: Responses
+    ) -> Float[torch.Tensor, "P K"]:
+        """log π(y|x) with gradient to the adapter. Nats, float64.
+
+        Beginnings shared by the responses of a prompt, and by prompts, are computed once.
+
+        Raises:
+            ValueError: a response without tokens, or one this sampling law cannot produce.
+        """
+        return self._score(prompts, responses, with_reference=False).log_prob
+
+    def differentiable_scores(self, prompts: Sequence[str], responses: Responses) -> Scores:
+        """log π, log π_ref and the Rao–Blackwellised KL in one go; the reference pass is extra."""
+        return self._score(prompts, responses, with_reference=True)
+
+    def log_prob(
+        self, prompts: Sequence[str], responses: Responses
+    ) -> Float[np.ndarray, "P K"]:
+        """log π(y|x) under the sampling law, end-of-sequence included. Nats."""
+        return self._in_chunks(prompts, responses, with_reference=False)["log_prob"]
+
+    def reference_log_prob(
+        self, prompts: Sequence[str], responses: Responses
+    ) -> Float[np.ndarray, "P K"]:
+        """log π_ref(y|x): the adapter switched off. Nats."""
+        with self.reference():
+            return self.log_prob(prompts, responses)
+
+    def divergence(
+        self, prompts: Sequence[str], responses: Responses
+    ) -> Float[np.ndarray, "P K"]:
+        """Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)) of each response. Nats.
+
+        Its mean over y ~ π is KL(π‖π_ref), as is that of the log-ratio, with less variance: the
+        expectation over each next token is exact.
+        """
+        return self._in_chunks(prompts, responses, with_reference=True)["kl"]
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write the adapter in peft's format."""
+        self._require_adapter()
+        self.module.save_pretrained(str(folder), save_embedding_layers=False)
+
+    def load_adapter(self, folder: str | Path) -> None:
+        """Read an adapter of the same shape back in place.
+
+        Raises:
+            ValueError: this policy has none, or the stored one does not fit.
+        """
+        self._require_adapter()
+        import peft
+        from safetensors.torch import load_file
+
+        state = load_file(Path(folder) / "adapter_model.safetensors")
+        outcome = peft.set_peft_model_state_dict(self.module, state)
+        wanted = sum("lora_" in name for name, _ in self.module.named_parameters())
+        if outcome.unexpected_keys or len(state) != wanted:
+            raise ValueError(
+                f"the adapter in {folder} has {len(state)} tensors and this policy's has {wanted}; "
+                "they must be made with the same model, rank and layers."
+            )
+
+    @property
+    def _model(self) -> Any:
+        return self.module.get_base_model() if self._has_adapter else self.module
+
+    @property
+    def _on_reference(self) -> bool:
+        return self._reference_depth > 0
+
+    def _require_adapter(self) -> None:
+        if not self._has_adapter:
+            raise ValueError(f"{self.name} has no adapter; make it with lora=LoRA(...).")
+
+    def _contexts(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
+        window = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        contexts = [self.codec.encode(prompt) for prompt in prompts]
+        for index, context in enumerate(contexts):
+            needed = len(context) + self.sampling.max_new_tokens
+            if window is not None and needed > window:
+                raise ValueError(
+                    f"prompt {index} ({prompts[index][:60]!r}...) has {len(context)} tokens; with "
+                    f"max_new_tokens={self.sampling.max_new_tokens} that is {needed}, more than "
+                    f"the context window of {window}. Shorten the prompt or max_new_tokens."
+                )
+        return contexts
+
+    def _response_ids(self, responses: Responses) -> list[tuple[int, ...]]:
+        for p, row in enumerate(responses):
+            for k, response in enumerate(row):
+                self.codec.check(response, self.sampling.max_new_tokens, f"[{p}][{k}]")
+        return [response.token_ids for row in responses for response in row]
+
+    def _score(
+        self, prompts: Sequence[str], responses: Responses, *, with_reference: bool
+    ) -> Scores:
+        shape = check_shape(prompts, responses)
+        contexts = self._contexts(prompts)
+        ids = self._response_ids(responses)
+        repeated = [context for context in contexts for _ in range(shape[1])]
+        packed = token_tree.pack(repeated, ids, self._row_tokens, share=self.packs)
+        hidden = hidden_states(self._body, packed, self.device)
+        other = None
+        if with_reference:
+            with torch.no_grad(), self.reference():
+                other = hidden_states(self._body, packed, self.device)
+        temperature = self.sampling.temperature
+        scores = path_scores(hidden, other, packed, self._head, temperature, len(ids))
+        return Scores(*(score.unflatten(0, shape) for score in scores))
+
+    @torch.no_grad()
+    def _in_chunks(
+        self, prompts: Sequence[str], responses: Responses, *, with_reference: bool
+    ) -> dict[str, np.ndarray]:
+        check_shape(prompts, responses)
+        parts = []
+        for low, high in chunks([sum(len(r.token_ids) for r in row) for row in responses]):
+            scores = self._score(
+                prompts[low:high], responses[low:high], with_reference=with_reference
+            )
+            parts.append({name: value.cpu().numpy() for name, value in vars(scores).items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    @property
+    def packs(self) -> bool:
+        """Whether this architecture can be masked, so that shared beginnings are computed once.
+
+        Checked once by experiment, on two short sequences that share a beginning.
+        """
+        if self._packs is None:
+            self._packs = masks_work(self._body, self.device)
+        return self._packs
+
+
+def _end_ids(model: Any, tokenizer: Any) -> list[int]:
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return sorted({int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None})

@@ -1,0 +1,107 @@
+"""The sampling loop: one prefill a prompt, K samples from its cache, finished rows dropped."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from infalign.policies.next_token import Head, draw
+
+__all__ = ["generate"]
+
+_DROP_BELOW = 0.75
+"""Rows are compacted when the share still writing falls below this; a cache copy costs little."""
+
+
+@dataclasses.dataclass
+class _Rows:
+    """The rows still in the batch."""
+
+    owner: torch.Tensor
+    """Which sample each row writes."""
+    active: torch.Tensor
+    """False once its response has ended."""
+    mask: torch.Tensor
+    """Attention over prompt padding and cached tokens."""
+    position: torch.Tensor
+    """Position of the next token."""
+
+
+@torch.no_grad()
+def generate(
+    body: Callable[..., Any],
+    head: Head,
+    prompts: Sequence[Sequence[int]],
+    uniforms: np.ndarray,
+    temperature: float,
+    is_stop: torch.Tensor,
+) -> tuple[list[list[int]], np.ndarray]:
+    """K responses to each prompt, from the full vocabulary.
+
+    Args:
+        body: maps `input_ids` to `last_hidden_state` and, with `use_cache`, `past_key_values`.
+        head: hidden state to logits.
+        prompts: P token sequences.
+        uniforms: P K T numbers in [0, 1); T caps the length.
+        temperature: divides the logits.
+        is_stop: V, True for tokens that end a response.
+
+    Returns:
+        P·K token sequences, the terminating token included, and their log-probabilities in nats.
+    """
+    device = is_stop.device
+    samples, length = uniforms.shape[1], uniforms.shape[2]
+    numbers = torch.from_numpy(uniforms).to(device)
+    hidden, cache, mask = _prefill(body, prompts, device)
+    tokens, gained = draw(head.logits(hidden) / temperature, numbers[:, :, 0].contiguous())
+    tokens, total = tokens.flatten(), gained.flatten()
+    numbers = numbers.flatten(0, 1)
+    written = torch.full((len(tokens), length), -1, device=device)
+    written[:, 0] = tokens
+    cache.batch_repeat_interleave(samples)
+    mask = mask.repeat_interleave(samples, 0)
+    owner = torch.arange(len(tokens), device=device)
+    rows = _Rows(owner, ~is_stop[tokens], mask, mask.sum(-1))
+    for step in range(1, length):
+        if not rows.active.any():
+            break
+        rows, tokens = _compact(rows, tokens, cache)
+        rows.mask = torch.cat([rows.mask, rows.mask.new_ones(len(tokens), 1)], 1)
+        state = body(
+            input_ids=tokens[:, None],
+            attention_mask=rows.mask,
+            position_ids=rows.position[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        rows.position += 1
+        drawn = draw(head.logits(state) / temperature, numbers[rows.owner, step, None])
+        tokens, gained = drawn[0][:, 0], drawn[1][:, 0]
+        writing = rows.owner[rows.active]
+        written[writing, step] = tokens[rows.active]
+        total[writing] += gained[rows.active]
+        rows.active &= ~is_stop[tokens]
+    table = written.tolist()
+    return [[token for token in row if token >= 0] for row in table], total.cpu().numpy()
+
+
+def _prefill(
+    body: Callable[..., Any], prompts: Sequence[Sequence[int]], device: torch.device
+) -> tuple[torch.Tensor, Any, torch.Tensor]:
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    position = (mask.cumsum(-1) - 1).clamp(min=0)
+    out = body(input_ids=ids, attention_mask=mask, position_ids=position, use_cache=True)
+    return out.last_hidden_state[:, -1], out.past_key_values, mask
+
+
+def _compact(rows: _Rows, tokens: torch.Tensor, cache: Any) -> tuple[_Rows, torch.Tensor]:
+    if rows.active.float().mean() >= _DROP_BELOW:
+        return rows, tokens
+    kept = rows.active.nonzero()[:, 0]
+    cache.batch_select_indices(kept)
+    fields = (rows.owner, rows.active, rows.mask, rows.position)
+    return _Rows(*(field[kept] for field in fields)), tokens[kept]

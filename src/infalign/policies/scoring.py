@@ -1,0 +1,130 @@
+"""Log-probabilities and divergences of given responses, read off packed rows."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from infalign.policies.next_token import Head, next_token_statistics
+from infalign.policies.token_tree import PackedRows, pack
+
+__all__ = ["check_shape", "chunks", "hidden_states", "masks_work", "path_scores"]
+
+_BATCH_TOKENS = 2048
+"""Tokens run through the body at a time."""
+_CHUNK_TOKENS = 4096
+"""Response tokens scored at a time when no gradient is wanted."""
+
+_log = logging.getLogger(__name__)
+
+
+def check_shape(prompts: Sequence[Any], responses: Sequence[Sequence[Any]]) -> tuple[int, int]:
+    """P and K, or a refusal.
+
+    Raises:
+        ValueError: no prompt, another number of rows than prompts, or rows of unequal length.
+    """
+    counts = {len(row) for row in responses}
+    if not prompts or len(responses) != len(prompts) or len(counts) != 1 or counts == {0}:
+        raise ValueError(
+            f"{len(prompts)} prompts came with {len(responses)} lists of {sorted(counts)} "
+            "responses; each prompt needs one list, all of the same length of at least 1."
+        )
+    return len(prompts), counts.pop()
+
+
+def chunks(sizes: Sequence[int], limit: int = _CHUNK_TOKENS) -> Iterator[tuple[int, int]]:
+    """Consecutive ranges whose sizes sum to at most `limit`, or hold one item."""
+    low, total = 0, 0
+    for place, size in enumerate(sizes):
+        if place > low and total + size > limit:
+            yield low, place
+            low, total = place, 0
+        total += size
+    yield low, len(sizes)
+
+
+def hidden_states(
+    body: Callable[..., Any], packed: PackedRows, device: torch.device
+) -> torch.Tensor:
+    """The body's last hidden state at the nodes that are read: M D, float32."""
+    width = packed.input_ids.shape[1]
+    step = max(1, _BATCH_TOKENS // width)
+    states = []
+    for start in range(0, len(packed.input_ids), step):
+        rows = slice(start, start + step)
+        out = body(
+            input_ids=torch.from_numpy(packed.input_ids[rows]).to(device),
+            position_ids=torch.from_numpy(packed.position_ids[rows]).to(device),
+            attention_mask=_mask(packed, rows, device),
+            use_cache=False,
+        ).last_hidden_state
+        inside = packed.nodes[
+            (packed.nodes >= start * width) & (packed.nodes < (start + len(out)) * width)
+        ]
+        flat = torch.from_numpy(inside - start * width).to(device)
+        states.append(out.flatten(0, 1)[flat].float())
+    return torch.cat(states)
+
+
+def _mask(packed: PackedRows, rows: slice, device: torch.device) -> torch.Tensor:
+    if packed.mask is not None:
+        return torch.from_numpy(packed.mask[rows, None]).to(device)
+    lengths = torch.from_numpy(packed.lengths[rows])
+    return (torch.arange(packed.input_ids.shape[1]) < lengths[:, None]).long().to(device)
+
+
+def path_scores(
+    hidden: torch.Tensor,
+    reference_hidden: torch.Tensor | None,
+    packed: PackedRows,
+    head: Head,
+    temperature: float,
+    count: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sums along each response of log π, log π_ref and the next-token KL: float64, `count` each.
+
+    The reference's two are NaN without its hidden states.
+    """
+    sources, targets, responses, edges = (
+        torch.from_numpy(array).to(hidden.device)
+        for array in (packed.sources, packed.targets, packed.path_responses, packed.path_edges)
+    )
+
+    def along_paths(values: torch.Tensor) -> torch.Tensor:
+        total = values.new_zeros(count, dtype=torch.float64)
+        return total.index_add(0, responses, values[edges].double())
+
+    log_probs, kl = next_token_statistics(
+        hidden, head, temperature, sources, targets, reference_hidden
+    )
+    if reference_hidden is None:
+        unknown = torch.full((count,), float("nan"), dtype=torch.float64, device=hidden.device)
+        return along_paths(log_probs), unknown, unknown
+    with torch.no_grad():
+        reference, _ = next_token_statistics(
+            reference_hidden, head, temperature, sources, targets
+        )
+    return along_paths(log_probs), along_paths(reference), along_paths(kl[sources])
+
+
+@torch.no_grad()
+def masks_work(body: Callable[..., Any], device: torch.device) -> bool:
+    """Whether tree-packed rows give the states that plain rows give, on a small example."""
+    contexts, responses = [[1, 2, 3, 4]] * 2, [[5, 6, 7], [8, 9, 7]]
+    packed = pack(contexts, responses)
+    plain = pack(contexts, responses, share=False)
+    tree, rows = hidden_states(body, packed, device), hidden_states(body, plain, device)
+    first = tree[0]
+    chain, fork = tree[[0, 1, 2]], tree[[0, 3, 4]]
+    expected = torch.cat([rows[:3], rows[3:]])
+    difference = (torch.cat([chain, fork]) - expected).abs().max()
+    agrees = bool(difference < 0.05 * first.abs().max())
+    if not agrees:
+        _log.warning(
+            "this architecture does not honour a custom attention mask (hidden states differ by "
+            "%.2g), so responses are scored one row each: correct, but slower.",
+            float(difference),
+        )
+    return agrees

@@ -1,0 +1,111 @@
+"""Text to tokens and back: where a prompt starts, which tokens end a response, what a reader sees."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from infalign.protocols import Response
+
+__all__ = ["TextCodec"]
+
+_DOCUMENT_START = "<|endoftext|>"
+
+
+class TextCodec:
+    """A tokenizer with the conventions of one sampling law.
+
+    A prompt that begins with a special token is taken as rendered already (a chat template writes
+    its own). Any other prompt gets what the tokenizer adds by itself; where it adds nothing and
+    the vocabulary has `<|endoftext|>`, the mark between documents in training, the text starts
+    with that, because a model has rarely seen text that begins nowhere.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str], end_ids: Sequence[int]) -> None:
+        self.tokenizer = tokenizer
+        self.stop = tuple(stop)
+        self.stop_ids = frozenset(end_ids) | self._ids_containing(self.stop)
+        self._special = tuple({str(t) for t in tokenizer.all_special_tokens if str(t)})
+        start = tokenizer.convert_tokens_to_ids(_DOCUMENT_START)
+        known = isinstance(start, int) and tokenizer.convert_ids_to_tokens(start) == _DOCUMENT_START
+        self._start = (start,) if known else ()
+        self._encoded: dict[str, tuple[int, ...]] = {}
+
+    def encode(self, prompt: str) -> tuple[int, ...]:
+        """The tokens a prompt is conditioned on.
+
+        Raises:
+            ValueError: the prompt has no tokens.
+        """
+        if prompt not in self._encoded:
+            self._encoded[prompt] = self._encode(prompt)
+        return self._encoded[prompt]
+
+    def _encode(self, prompt: str) -> tuple[int, ...]:
+        rendered = bool(self._special) and prompt.startswith(self._special)
+        ids = tuple(self.tokenizer(prompt, add_special_tokens=not rendered)["input_ids"])
+        begins_special = bool(ids) and ids[0] in self.tokenizer.all_special_ids
+        if not begins_special:
+            ids = self._start + ids
+        if not ids:
+            raise ValueError(
+                f"prompt {prompt!r} has no tokens and the tokenizer adds none, so there is "
+                "nothing to condition on. Give at least one character."
+            )
+        return ids
+
+    def response(
+        self, ids: Sequence[int], log_prob: float
+    ) -> Response:
+        """A response from its sampled tokens, the terminating one included."""
+        stopped = bool(ids) and ids[-1] in self.stop_ids
+        return Response(
+            text=self.text(ids),
+            token_ids=tuple(ids),
+            log_prob=log_prob,
+            finish_reason="stop" if stopped else "length",
+        )
+
+    def check(self, response: Response, longest: int, place: str) -> None:
+        """Refuse a response that this sampling law cannot have produced.
+
+        Raises:
+            ValueError: it has no tokens, more than `longest`, goes on after a token that ends a
+                response, or stops without one before the cap.
+        """
+        ids = response.token_ids
+        if not ids or len(ids) > longest:
+            raise ValueError(
+                f"response {place} ({response.text[:40]!r}) has {len(ids)} token ids; this "
+                f"sampling law writes 1 to {longest}. Score responses sampled under the same law."
+            )
+        ended = [i in self.stop_ids for i in ids]
+        if any(ended[:-1]) or not (ended[-1] or len(ids) == longest):
+            why = "goes on after" if any(ended[:-1]) else "breaks off without"
+            raise ValueError(
+                f"response {place} ({response.text[:40]!r}) {why} a token that ends a response "
+                f"(end-of-sequence or one containing {self.stop}), so its probability under this "
+                "sampling law is 0. Score responses sampled under the same law."
+            )
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What a reader sees: no special tokens, cut before the stop string in the last token."""
+        text = self._decode(ids)
+        if not self.stop or not ids or ids[-1] not in self.stop_ids:
+            return text
+        before = len(self._decode(ids[:-1]).rstrip("\N{REPLACEMENT CHARACTER}"))
+        cuts = [place for stop in self.stop if (place := text.find(stop, before)) >= 0]
+        return text[: min(cuts)] if cuts else text
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    def _ids_containing(self, stop: Sequence[str]) -> frozenset[int]:
+        if not stop:
+            return frozenset()
+        texts = self.tokenizer.batch_decode(
+            np.arange(len(self.tokenizer))[:, None].tolist(), clean_up_tokenization_spaces=False
+        )
+        return frozenset(i for i, text in enumerate(texts) if any(s in text for s in stop))
