@@ -28,6 +28,7 @@ from infalign.report.record import (
     TrainingCurve,
     WinRateByN,
 )
+from infalign.report.write import load_report, main_figure_png, main_figure_svg, write_report
 
 __all__ = [
     "Act",
@@ -52,4 +53,8 @@ __all__ = [
     "Stage",
     "TrainingCurve",
     "WinRateByN",
+    "load_report",
+    "main_figure_png",
+    "main_figure_svg",
+    "write_report",
 ]

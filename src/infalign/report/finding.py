@@ -1,0 +1,102 @@
+"""The finding in one sentence, computed from the numbers and never nicer than they are.
+
+The headline compares the act's treatment with its baseline at equal KL, on the training reward
+and after the act's procedure, with a 95 % interval of the paired difference. Where the interval
+covers zero the sentence says that no significant difference was seen.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from infalign.report.measured import Checkpoint, Comparison, Difference, Estimate, Frontier
+from infalign.report.numbers import interval_points, points, real
+from infalign.report.record import Act
+
+__all__ = ["find_difference", "fraction_of_limit", "headline", "limit_at", "split_words"]
+
+split_words = {"train": "training prompts", "held-out": "held-out prompts"}
+"""How a split is called in running text."""
+
+
+def headline(act: Act) -> str:
+    """One sentence, or an empty string where the act compares nothing at equal KL."""
+    found = [f for split in ("train", "held-out") if (f := _chosen(act, split))]
+    if not found:
+        return ""
+    kls = {real(comparison.kl) for comparison, _ in found}
+    same_kl = len(kls) == 1
+    opening = f"At an equal KL of {kls.pop()} nats, " if same_kl else "At equal KL, "
+    clauses = [_clause(act, c, d, first=i == 0, kl=not same_kl) for i, (c, d) in enumerate(found)]
+    return opening + "; ".join(clauses) + "."
+
+
+def _chosen(act: Act, split: str) -> tuple[Comparison, Difference] | None:
+    """The comparison at the target KL, or at the largest common KL without a target."""
+    found = [
+        (comparison, difference)
+        for comparison in act.comparisons
+        if comparison.split == split
+        and comparison.judge == act.reward
+        and comparison.procedure == act.procedure
+        and (difference := find_difference(comparison, act.treatment, act.baseline))
+    ]
+    target = math.inf if act.target_kl is None else act.target_kl
+    if math.isinf(target):
+        return max(found, key=lambda pair: pair[0].kl, default=None)
+    return min(found, key=lambda pair: abs(pair[0].kl - target), default=None)
+
+
+def find_difference(comparison: Comparison, policy: str, baseline: str) -> Difference | None:
+    """The paired difference policy − baseline, turned round if it was recorded the other way."""
+    for found in comparison.differences:
+        if (found.policy, found.baseline) == (policy, baseline):
+            return found
+        if (found.policy, found.baseline) == (baseline, policy):
+            turned = dataclasses.replace(found.difference, value=-found.difference.value)
+            return Difference(policy, baseline, turned)
+    return None
+
+
+def _clause(act: Act, comparison: Comparison, found: Difference, *, first: bool, kl: bool) -> str:
+    estimate = found.difference
+    place = f"on {split_words[comparison.split]}"
+    place += f" (KL {real(comparison.kl)} nats)" if kl else ""
+    ends = estimate.interval()
+    error = f"95 % interval {interval_points(estimate)}" if ends else "no standard error known"
+    size = f"{abs(100 * estimate.value):.1f} points"
+    if ends is None or ends[0] <= 0 <= ends[1]:
+        verdict = "there is no significant difference" if ends else "the difference is"
+        names = f" between {act.treatment} and {act.baseline}" if first else ""
+        win = f" in {act.procedure} win rate" if first else ""
+        return f"{place} {verdict}{names}{win} ({points(estimate.value)} points, {error})"
+    who = f"{act.treatment} {'beats' if estimate.value > 0 else 'falls behind'} {act.baseline}"
+    win = f" of {act.procedure} win rate" if first else ""
+    return f"{place} {who} by {size}{win} ({error})"
+
+
+def limit_at(frontier: Frontier, kl: float) -> float | None:
+    """W* at this KL, read off the limit curve; None outside of it.
+
+    Interpolated in √KL, because near zero the curve rises like √KL (its slope is infinite there).
+    """
+    curve = frontier.limit
+    if curve is None or not curve.kls or not curve.kls[0] <= kl <= curve.kls[-1]:
+        return None
+    return float(np.interp(math.sqrt(kl), np.sqrt(curve.kls), curve.win_rates))
+
+
+def fraction_of_limit(frontier: Frontier, checkpoint: Checkpoint) -> Estimate | None:
+    """(W − ½)/(W*(KL) − ½) at the checkpoint's own KL, with the error of W alone.
+
+    None where the limit is unknown or itself ½ (KL = 0), where no policy can win anything.
+    """
+    limit = checkpoint.limit
+    if limit is None:
+        limit = limit_at(frontier, checkpoint.kl.value)
+    if limit is None or limit - 0.5 < 1e-6:
+        return None
+    won, room = checkpoint.win_rate, limit - 0.5
+    se = None if won.se is None else won.se / room
+    return Estimate((won.value - 0.5) / room, se, won.prompts)

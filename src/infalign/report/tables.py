@@ -1,0 +1,218 @@
+"""The tables of a report, and the numbers behind its figures, as rows of strings.
+
+Win rates are percent with one standard error; differences are percentage points with their
+95 % interval, Student's t over prompts.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from infalign.report.finding import find_difference, fraction_of_limit, limit_at, split_words
+from infalign.report.measured import Comparison, Decomposition, Difference, IdealRow
+from infalign.report.numbers import (
+    MISSING,
+    count,
+    duration,
+    interval_points,
+    percent_with_error,
+    points,
+    real,
+)
+from infalign.report.record import Act, Stage
+
+__all__ = [
+    "Cell",
+    "Table",
+    "comparisons",
+    "cost",
+    "decomposition",
+    "fractions",
+    "ideal",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A table cell with a look of its own."""
+
+    text: str
+    look: str = ""
+    """CSS class: `strong`, `faint`, `words`."""
+    span: int = 1
+    """Columns it covers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Head and rows; the first column names the row."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+    @classmethod
+    def of(
+        cls, caption: str, head: Iterable[str], rows: Iterable[Sequence[str | Cell]], note: str = ""
+    ) -> "Table":
+        """A table from plain strings and cells."""
+        cells = tuple(tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
+        return cls(caption, tuple(head), cells, note)
+
+
+def fractions(act: Act) -> Table | None:
+    """Every policy's last checkpoint beside the limit at its own KL."""
+    rows = []
+    for frontier in act.frontiers:
+        for measured in frontier.measured:
+            if not measured.checkpoints:
+                continue
+            last = measured.checkpoints[-1]
+            limit = last.limit if last.limit is not None else limit_at(frontier, last.kl.value)
+            part = fraction_of_limit(frontier, last)
+            kl_error = "" if last.kl.se is None else f"\u00a0±\u00a0{real(last.kl.se)}"
+            rows.append(
+                (
+                    measured.policy,
+                    split_words[frontier.split],
+                    real(last.kl.value) + kl_error,
+                    percent_with_error(last.win_rate),
+                    MISSING if limit is None else real(100 * limit, 1),
+                    Cell(percent_with_error(part), "strong"),
+                )
+            )
+    if not rows:
+        return None
+    head = ("policy", "on", "KL, nats", "win rate, %", "limit at that KL, %", "of the limit, %")
+    note = (
+        "Of the limit: (W − 50 %) / (W* − 50 %) at the policy's own measured KL; its error is "
+        "that of the win rate alone. ± one standard error over prompts."
+    )
+    return Table.of("Last checkpoint of each policy", head, rows, note)
+
+
+def comparisons(act: Act) -> list[Table]:
+    """Policies at equal KL, one table for each set of prompts."""
+    tables = []
+    for split in ("train", "held-out"):
+        chosen = [c for c in act.comparisons if c.split == split]
+        if chosen:
+            tables.append(_comparison_table(act, chosen, split_words[split].capitalize()))
+    return tables
+
+
+def _comparison_table(act: Act, chosen: Sequence[Comparison], caption: str) -> Table:
+    policies = list(dict.fromkeys(v.policy for c in chosen for v in c.win_rates))
+    pairs = _pairs(act, chosen)
+    head = ["decoding", "KL, nats", *(f"{p}, %" for p in policies)]
+    head += [f"{policy} − {baseline}, points" for policy, baseline in pairs]
+    rows: list[list[str | Cell]] = []
+    for judge in dict.fromkeys(c.judge for c in chosen):
+        role = " (trained on)" if judge == act.reward else " (never trained on)"
+        rows.append([Cell(f"Judged by {judge}{role}", "group", len(head))])
+        for c in (c for c in chosen if c.judge == judge):
+            values = {v.policy: percent_with_error(v.win_rate) for v in c.win_rates}
+            row: list[str | Cell] = [c.procedure, real(c.kl)]
+            row += [values.get(policy, MISSING) for policy in policies]
+            rows.append(row + [_difference(find_difference(c, *pair)) for pair in pairs])
+    note = (
+        "± one standard error over prompts; brackets: 95 % interval of the paired difference, not "
+        "corrected for the number of rows. Bold: the interval excludes 0."
+    )
+    return Table.of(caption, head, rows, note)
+
+
+def _pairs(act: Act, chosen: Sequence[Comparison]) -> list[tuple[str, str]]:
+    """The act's own question first, then every other pair in order of appearance."""
+    found = dict.fromkeys((d.policy, d.baseline) for c in chosen for d in c.differences)
+    main = (act.treatment, act.baseline)
+    others = [pair for pair in found if pair not in (main, main[::-1])]
+    return [main, *others] if len(others) < len(found) else others
+
+
+def _difference(found: Difference | None) -> Cell:
+    if found is None:
+        return Cell(MISSING, "faint")
+    estimate, ends = found.difference, found.difference.interval()
+    if ends is None:
+        return Cell(points(estimate.value))
+    text = f"{points(estimate.value)} [{interval_points(estimate, ', ')}]"
+    return Cell(text, "faint" if ends[0] <= 0 <= ends[1] else "strong")
+
+
+def ideal(rows: Sequence[IdealRow], procedure: str) -> Table | None:
+    """Standard and decoded win rate of every transform's exact tilt."""
+    if not rows:
+        return None
+    best: dict[tuple[float, str], float] = {}
+    for row in rows:
+        for kind in ("standard", "decoded"):
+            value = getattr(row, kind).value
+            best[row.kl, kind] = max(value, best.get((row.kl, kind), value))
+
+    def cell(row: IdealRow, kind: str) -> Cell:
+        estimate = getattr(row, kind)
+        leads = estimate.value == best[row.kl, kind]
+        return Cell(percent_with_error(estimate), "strong" if leads else "")
+
+    body = [
+        (
+            row.transform,
+            real(row.kl),
+            real(row.beta, 3),
+            cell(row, "standard"),
+            cell(row, "decoded"),
+        )
+        for row in rows
+    ]
+    head = ("transform", "KL, nats", "β", "standard, %", f"{procedure}, %")
+    note = "± one standard error over prompts. Bold: the largest of its column at that KL."
+    return Table.of("Exact tilt of the stored rollouts", head, body, note)
+
+
+def decomposition(found: Decomposition) -> Table:
+    """Each level's win rate and what was lost since the level above."""
+    rows = []
+    for above, row in zip((None, *found.rows), found.rows, strict=False):
+        error = "" if row.se is None else f"\u00a0±\u00a0{100 * row.se:.1f}"
+        lost = Cell(MISSING, "faint") if above is None else Cell(points(row.value - above.value))
+        rows.append((row.label, real(100 * row.value, 1) + error, lost, Cell(row.note, "words")))
+    at = "" if found.kl is None else f" at KL {real(found.kl)} nats"
+    head = ("level", "win rate, %", "change, points", "how it was obtained")
+    return Table.of(f"{found.policy}{at}", head, rows)
+
+
+def cost(stages: Sequence[Stage]) -> Table | None:
+    """Seconds, responses and tokens by stage, and their sum."""
+    if not stages:
+        return None
+    rows: list[Sequence[str | Cell]] = []
+    for stage in stages:
+        rate = MISSING
+        if stage.tokens is not None and stage.seconds > 0:
+            rate = count(round(stage.tokens / stage.seconds))
+        rows.append(
+            (
+                stage.name,
+                duration(stage.seconds),
+                count(stage.responses),
+                count(stage.tokens),
+                rate,
+                Cell(stage.note, "words"),
+            )
+        )
+    total = (
+        Cell("sum of stages", "strong"),
+        Cell(duration(sum(stage.seconds for stage in stages)), "strong"),
+        Cell(_sum(stage.responses for stage in stages), "strong"),
+        Cell(_sum(stage.tokens for stage in stages), "strong"),
+        "",
+        "",
+    )
+    head = ("stage", "time", "responses", "tokens", "tokens per second", "")
+    return Table.of("Cost", head, [*rows, total])
+
+
+def _sum(values: Iterable[int | None]) -> str:
+    known = [value for value in values if value is not None]
+    return count(sum(known)) if known else MISSING
