@@ -1,0 +1,73 @@
+"""The experiment file: dataclasses, validated.
+
+One frozen dataclass per stage, nested in :class:`Experiment`; every default stands there and
+nowhere else. The file is YAML with the same names. What can be chosen among (a policy, a reward, a
+procedure, a transform, a solver) has a `kind`, and where the kind says it all it may stand alone:
+`transform: optimal`.
+"""
+
+from infalign.config.experiment import (
+    CausalLM,
+    ChoiceLM,
+    Evaluate,
+    Experiment,
+    LoRA,
+    Policy,
+    Prompts,
+    Report,
+    Rollouts,
+)
+from infalign.config.loading import dump_experiment, load_experiment, validate_experiment
+from infalign.config.members import (
+    BestOfN,
+    CallableReward,
+    ClassifierReward,
+    EmbeddedReward,
+    ExponentialTransform,
+    IdentityProcedure,
+    IdentityTransform,
+    LogTransform,
+    MedianOfN,
+    OptimalTransform,
+    OrderStatistic,
+    Procedure,
+    Reward,
+    Transform,
+    WorstOfN,
+)
+from infalign.config.solvers import ExactSolver, FitSolver, OfflineSolver, OnlineSolver, Solver
+
+__all__ = [
+    "BestOfN",
+    "CallableReward",
+    "CausalLM",
+    "ChoiceLM",
+    "ClassifierReward",
+    "EmbeddedReward",
+    "Evaluate",
+    "ExactSolver",
+    "Experiment",
+    "ExponentialTransform",
+    "FitSolver",
+    "IdentityProcedure",
+    "IdentityTransform",
+    "LoRA",
+    "LogTransform",
+    "MedianOfN",
+    "OfflineSolver",
+    "OnlineSolver",
+    "OptimalTransform",
+    "OrderStatistic",
+    "Policy",
+    "Procedure",
+    "Prompts",
+    "Report",
+    "Reward",
+    "Rollouts",
+    "Solver",
+    "Transform",
+    "WorstOfN",
+    "dump_experiment",
+    "load_experiment",
+    "validate_experiment",
+]
