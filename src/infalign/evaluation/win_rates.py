@@ -1,0 +1,111 @@
+"""Win rates after decoding, from samples: unbiased, by one sort per prompt.
+
+Averaging over *all* size-N subsets of the samples of both sides is unbiased and has the least
+variance, and one set of m samples serves every N ≤ m. Resampling with replacement ("bootstrap
+best@N") draws the same response twice and is biased low.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from infalign.evaluation.estimates import refuse_unscored
+from infalign.quantile.procedures import RankProcedure
+from infalign.quantile.subsets import average_over_ties, subset_weights, tie_bounds
+
+__all__ = ["compare", "fraction_of_limit", "picks", "win_rate_samples"]
+
+
+def win_rate_samples(
+    policy_rewards: Float[np.ndarray, "P m"],
+    reference_rewards: Float[np.ndarray, "P M"],
+    procedure: RankProcedure,
+    reference_procedure: RankProcedure | None = None,
+    *,
+    policy_judged: Float[np.ndarray, "P m"] | None = None,
+    reference_judged: Float[np.ndarray, "P M"] | None = None,
+) -> Float[np.ndarray, "P"]:
+    """Unbiased win rate of the policy against the reference, both decoded, for each prompt.
+
+    Ŵ = Σ_i Σ_j w_i·w′_j·[1{a_i > b_j} + ½·1{a_i = b_j}], where w_i is how often sample i is the
+    one decoded from a random size-N subset. With `policy_judged` and `reference_judged` the
+    procedure still picks by the rewards, ties at random, and the picks are judged by another
+    reward: what a gold judge says of decoding by a proxy.
+
+    Args:
+        policy_rewards: m samples of the policy to each prompt; never those trained on.
+        reference_rewards: M fresh samples of the reference; never those that calibrated.
+        procedure: How the policy is decoded.
+        reference_procedure: How the reference is; the same if None.
+        policy_judged: The judge's rewards of the same samples.
+        reference_judged: Likewise.
+
+    Raises:
+        ValueError: A reward is not finite, shapes disagree, or N exceeds the samples.
+
+    Reference: U-statistics; the pass@k estimator of "Evaluating Large Language Models Trained on
+    Code" (arXiv:2107.03374) is the case of one side, best-of-N and 0/1 rewards.
+    """
+    if (policy_judged is None) != (reference_judged is None):
+        raise ValueError("a judge must judge both sides: give policy_judged and reference_judged.")
+    sides = {"policy_rewards": policy_rewards, "reference_rewards": reference_rewards}
+    if policy_judged is not None and reference_judged is not None:
+        sides |= {"policy_judged": policy_judged, "reference_judged": reference_judged}
+    refuse_unscored(sides)
+    policy_picks = picks(policy_rewards, procedure)
+    reference_picks = picks(reference_rewards, reference_procedure or procedure)
+    if policy_judged is None or reference_judged is None:
+        policy_judged, reference_judged = policy_rewards, reference_rewards
+    return compare(policy_judged, policy_picks, reference_judged, reference_picks)
+
+
+def picks(
+    rewards: Float[np.ndarray, "P m"], procedure: RankProcedure
+) -> Float[np.ndarray, "P m"]:
+    """Probability that each sample is the one decoded, averaged over all size-N subsets."""
+    weights = subset_weights(rewards.shape[1], procedure.rank_probabilities)
+    return average_over_ties(rewards, weights)
+
+
+def compare(
+    a: Float[np.ndarray, "P m"],
+    a_weights: Float[np.ndarray, "P m"],
+    b: Float[np.ndarray, "P M"],
+    b_weights: Float[np.ndarray, "P M"],
+) -> Float[np.ndarray, "P"]:
+    """P(a > b) + ½·P(a = b) for weighted samples, by one sort per prompt.
+
+    Example:
+        >>> half = np.array([[0.5, 0.5]])
+        >>> compare(np.array([[1.0, 2.0]]), half, np.array([[1.0, 0.0]]), half).tolist()
+        [0.875]
+    """
+    values = np.concatenate([a, b], axis=1)
+    order = np.argsort(values, axis=1)
+    start, end = tie_bounds(np.take_along_axis(values, order, 1))
+    # Only b's mass counts towards the sums, only a's entries are read from them.
+    b_mass = np.concatenate([np.zeros_like(a), b_weights], axis=1)
+    b_mass = np.take_along_axis(b_mass, order, 1)
+    total = np.concatenate([np.zeros((len(a), 1)), np.cumsum(b_mass, axis=1)], axis=1)
+    beaten = (np.take_along_axis(total, start, 1) + np.take_along_axis(total, end, 1)) / 2
+    a_mass = np.concatenate([a_weights, np.zeros_like(b)], axis=1)
+    return (np.take_along_axis(a_mass, order, 1) * beaten).sum(axis=1)
+
+
+def fraction_of_limit(win_rate: float, kl: float, procedure: RankProcedure) -> float:
+    """(W − ½)/(W*(KL) − ½): how much of what is possible at this KL was reached.
+
+    W* is the frontier of the optimal transform. Estimates can exceed 1 by their own error.
+
+    Args:
+        win_rate: Measured after decoding both sides by `procedure`. In [0, 1].
+        kl: Measured on the same policy. Nats, > 0.
+    """
+    if not kl > 0:
+        raise ValueError(
+            f"kl is {kl}; at no divergence nothing can be gained, so there is no limit to take a "
+            "fraction of. Measure a policy that has moved."
+        )
+    from infalign.quantile.win_rate import frontier
+
+    limit = float(np.ravel(frontier(procedure, [kl]))[0])
+    return (win_rate - 0.5) / (limit - 0.5)
