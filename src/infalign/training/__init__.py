@@ -10,6 +10,7 @@ from infalign.training.descent import Descent
 from infalign.training.exact import Exact
 from infalign.training.fit import Fit
 from infalign.training.online import Online
+from infalign.training.regression import Regression
 from infalign.training.rewards import (
     CalibratedReward,
     EnumeratedReward,
@@ -29,6 +30,7 @@ __all__ = [
     "Online",
     "Problem",
     "RawReward",
+    "Regression",
     "Scored",
     "Solver",
     "TrainingResult",

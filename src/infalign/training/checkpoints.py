@@ -86,17 +86,25 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None
     import torch
 
     state = torch.load(path, weights_only=True)
-    wanted = json.loads(json.dumps(identity, default=str))
-    found = json.loads(state["identity"])
-    differing = [key for key in wanted if wanted[key] != found.get(key)]
-    if differing:
-        key = differing[0]
-        raise ValueError(
-            f"{path.parent} holds a run with another {key} ({found.get(key)!r}, now "
-            f"{wanted[key]!r}); going on from it would give neither run. Choose another "
-            "directory, or delete this one to start afresh."
-        )
+    refuse_other_run(path.parent, state["identity"], identity)
     return state
+
+
+def refuse_other_run(directory: Path, found: str, identity: Mapping[str, Any]) -> None:
+    """Raises ValueError where `found` is the identity text of another run than `identity`."""
+    before, now = json.loads(found), json.loads(identity_text(identity))
+    for key in now:
+        if now[key] != before.get(key):
+            raise ValueError(
+                f"{directory} holds a run with another {key} ({before.get(key)!r}, now "
+                f"{now[key]!r}); going on from it would give neither run. Choose another "
+                "directory, or delete this one to start afresh."
+            )
+
+
+def weights_path(directory: Path, step: int) -> Path:
+    """Where the trainable weights after `step` updates are kept."""
+    return directory / f"weights-{step:06d}.pt"
 
 
 def identity_text(identity: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from infalign.training.solver import Callback, Checkpoint, Problem, TrainingResu
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Descent", "descend", "identifying", "numpy_of", "passes"]
+__all__ = ["Descent", "descend", "identifying", "identity_of", "numpy_of", "passes"]
 
 Accumulate = Callable[[Problem, np.random.Generator], dict[str, float]]
 """Leaves the gradient of the loss in the parameters; returns the row's measurements."""
@@ -53,6 +53,11 @@ class Descent:
     """Steps between checkpoints; 0: only at the end."""
     target_kl: float | None = None
     """Stop before the first update at which the measured KL has reached this. Nats."""
+    measure_every: int = 0
+    """Steps between measurements on samples of the policy, for solvers that do not sample anyway;
+    0: never. `kl` and `win_rate` of their logs come from here."""
+    measure_k: int = 8
+    """Responses sampled to each prompt of the step for a measurement."""
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
@@ -87,6 +92,18 @@ class Descent:
         # The 1 keeps these draws apart from those of step `epoch`, which use (seed, 0, step).
         order = [np.random.default_rng([seed, 1, epoch]).permutation(prompts) for epoch in epochs]
         return np.concatenate(order)[positions - epochs[0] * prompts].tolist()
+
+    def measures_at(self, step: int) -> bool:
+        """Whether a solver that does not sample measures after `step` updates."""
+        return self.measure_every > 0 and step % self.measure_every == 0
+
+    def refuse_blind_stop(self) -> None:
+        """Raises ValueError where `target_kl` is set but nothing would ever measure the KL."""
+        if self.target_kl is not None and self.measure_every == 0:
+            raise ValueError(
+                f"target_kl is {self.target_kl}, but this solver takes no samples of the policy, "
+                "so it never sees its KL; set measure_every to measure it now and then."
+            )
 
 
 class _Run:
@@ -134,7 +151,7 @@ class _Run:
             return
         weights = checkpoints.trainable_weights(self.module)
         if keep and self.step not in self.saved:
-            checkpoints.save(_weights_path(self.directory, self.step), weights)
+            checkpoints.save(checkpoints.weights_path(self.directory, self.step), weights)
             self.saved.append(self.step)
         state = {
             "weights": weights,
@@ -185,15 +202,17 @@ def descend(
     directory: Path | None,
     callback: Callback | None,
     rng: np.random.Generator,
+    measure: Callable[[Problem, np.random.Generator], dict[str, float]] | None = None,
 ) -> TrainingResult:
     """Runs the loop; see the module's docstring.
 
     Args:
+        measure: Measures the policy on a step's prompts every `descent.measure_every` steps.
         settings: What identifies the run beside problem and seed: a directory holding a run
             with other settings is refused.
     """
     seed = int(rng.integers(2**62))
-    identity = {**_identity(problem, seed), **settings}
+    identity = {**identity_of(problem, seed), **settings}
     run = _Run(descent, module, directory, identity)
     before = run.rows[-1]["seconds"] if run.rows else 0.0
     began = time.monotonic()
@@ -203,8 +222,11 @@ def descend(
             run.save(keep=True)
         batch = problem.select(descent.batch(run.step, len(problem.prompts), seed))
         run.optimizer.zero_grad(set_to_none=True)
+        step_rng = np.random.default_rng([seed, 0, run.step])
         try:
-            row = accumulate(batch, np.random.default_rng([seed, 0, run.step]))
+            row = accumulate(batch, step_rng)
+            if measure is not None and descent.measures_at(run.step):
+                row |= measure(batch, step_rng)
         except KeyboardInterrupt:
             run.save(keep=False)
             raise
@@ -219,18 +241,15 @@ def descend(
             break
     run.save(keep=True)
     kept = () if directory is None else tuple(
-        Checkpoint(step, _weights_path(directory, step)) for step in run.saved
+        Checkpoint(step, checkpoints.weights_path(directory, step)) for step in run.saved
     )
     return TrainingResult(
         run.rows, run.step, stopped, kept, before + time.monotonic() - began
     )
 
 
-def _weights_path(directory: Path, step: int) -> Path:
-    return directory / f"weights-{step:06d}.pt"
-
-
-def _identity(problem: Problem, seed: int) -> dict[str, Any]:
+def identity_of(problem: Problem, seed: int) -> dict[str, Any]:
+    """What makes a problem and its randomness the same, for recognising a run on disk."""
     ids = hashlib.sha256("\n".join(problem.ids).encode()).hexdigest()[:16]
     return {"prompts": ids, "beta": problem.beta, "seed": seed}
 
@@ -239,7 +258,7 @@ def identifying(solver: Any) -> dict[str, Any]:
     """The settings that make a run what it is: all but those that only say how long it goes on."""
     settings = dataclasses.asdict(solver)
     descent = settings["descent"]
-    for key in ("checkpoint_every", "target_kl"):
+    for key in ("checkpoint_every", "target_kl", "measure_every", "measure_k"):
         del descent[key]
     if descent["schedule"] == "constant":
         del descent["steps"]

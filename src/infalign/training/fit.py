@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from infalign.protocols import Response
 from infalign.training.descent import Descent, descend, identifying, numpy_of, passes
+from infalign.training.measure import measured_row
 from infalign.training.solver import Callback, Problem, Solver, TrainablePolicy, TrainingResult
 
 __all__ = ["Fit", "systematic_picks"]
@@ -30,8 +31,8 @@ class Fit(Solver):
     stored texts as such, so it memorises them less; but it does not see a common factor of all of
     them, and needs all K rollouts in each step.
 
-    The log's `gap` is KL(π*‖π) on the rollouts, in nats; `kl` is *not* measured (it needs samples
-    of the policy). `stored_kl` is its self-normalised importance estimate from the rollouts,
+    The log's `gap` is KL(π*‖π) on the rollouts, in nats; `kl` and `win_rate` appear at the steps
+    where the policy is measured (`descent.measure_every`). `stored_kl` is its self-normalised importance estimate from the rollouts,
     biased when the KL is large, for watching only.
 
     Reference: `contrast` with a reward is InfoNCA, "Noise Contrastive Alignment of Language
@@ -63,10 +64,17 @@ class Fit(Solver):
         callback: Callback | None = None,
         rng: np.random.Generator,
     ) -> TrainingResult:
+        self.descent.refuse_blind_stop()
         stored_log_prob(problem)  # refuse rollouts without log-probabilities before any work
 
         def accumulate(batch: Problem, rng: np.random.Generator) -> dict[str, float]:
             return self._accumulate(policy, batch, rng)
+
+        def measure(batch: Problem, rng: np.random.Generator) -> dict[str, float]:
+            row = measured_row(policy, batch, self.descent.measure_k, rng)
+            # The log's gap is from the tilt to the policy; the sampled one is the other way round.
+            row["reverse_gap"] = row.pop("gap")
+            return row
 
         return descend(
             self.descent,
@@ -77,6 +85,7 @@ class Fit(Solver):
             directory=directory,
             callback=callback,
             rng=rng,
+            measure=measure,
         )
 
     def _accumulate(

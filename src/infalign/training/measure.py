@@ -10,9 +10,9 @@ from jaxtyping import Float
 from infalign.quantile.subsets import average_over_ties, subset_weights
 from infalign.quantile.win_rate import atomic_win_rate
 from infalign.training.rewards import Scored
-from infalign.training.solver import Problem
+from infalign.training.solver import Problem, TrainablePolicy
 
-__all__ = ["law_row", "sample_row"]
+__all__ = ["law_row", "measured_row", "sample_row"]
 
 
 def law_row(
@@ -40,6 +40,20 @@ def law_row(
         win = atomic_win_rate(law, reference, scored.rewards, batch.procedure)
         row["win_rate"] = float(win.mean())
     return row
+
+
+def measured_row(
+    policy: TrainablePolicy, batch: Problem, k: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """:func:`sample_row` of K fresh samples of the policy to each prompt; leaves no gradient."""
+    import torch
+
+    responses = policy.sample(batch.texts, k, rng)
+    with torch.no_grad():
+        log_prob = policy.differentiable_log_prob(batch.texts, responses).double().cpu().numpy()
+    log_ratio = log_prob - policy.reference_log_prob(batch.texts, responses)
+    texts = [[response.text for response in row] for row in responses]
+    return sample_row(log_ratio, batch.rewards.score(batch.ids, batch.texts, texts), batch)
 
 
 def sample_row(

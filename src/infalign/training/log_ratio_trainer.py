@@ -1,0 +1,141 @@
+"""`transformers.Trainer` for a loss on log(π/π_ref): its public API, loss and collator ours.
+
+Loaded only by :mod:`infalign.training.regression`, because it loads torch and transformers.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from infalign.training import checkpoints
+
+__all__ = ["Journal", "LogRatio", "LogRatioTrainer", "collate", "rows_of"]
+
+
+class LogRatio(torch.nn.Module):
+    """A policy as a module whose forward pass is log π(y|x): what engines can wrap.
+
+    Only trainable weights are its state, so a checkpoint of an adapter does not hold the model.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        self.policy_module = policy.module
+        self._log_prob = policy.differentiable_log_prob
+
+    def forward(self, prompts: Sequence[str], responses: Sequence[Any]) -> torch.Tensor:
+        """log π(y|x), "P K", in nats."""
+        return self._log_prob(prompts, responses)
+
+    def train(self, mode: bool = True) -> "LogRatio":
+        """Leaves the policy as it is: dropout would make π another law than the one sampled."""
+        return self
+
+    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Trainable weights only."""
+        return checkpoints.trainable_weights(self.policy_module)
+
+    def load_state_dict(self, state: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """Takes them back."""
+        checkpoints.put_weights(self.policy_module, state)
+        return torch.nn.modules.module._IncompatibleKeys([], [])
+
+
+class LogRatioTrainer(transformers.Trainer):
+    """Least squares of log(π/π_ref) against its known target."""
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, **options: Any
+    ) -> Any:
+        """Mean over prompts and rollouts of (target − log π + log π_ref)², nats²."""
+        log_prob = model(inputs["prompts"], inputs["responses"])
+        wanted = inputs["wanted"].to(device=log_prob.device, dtype=log_prob.dtype)
+        loss = (wanted - log_prob).square().mean()
+        return (loss, log_prob) if return_outputs else loss
+
+
+def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One prompt with all its rollouts per row; `wanted` is log π_ref + target."""
+    return {
+        "prompts": [row["prompt"] for row in rows],
+        "responses": [row["responses"] for row in rows],
+        "wanted": torch.as_tensor(np.array([row["wanted"] for row in rows])),
+    }
+
+
+class Journal(transformers.TrainerCallback):
+    """Keeps the log, measures now and then, stops at a target KL, marks finished checkpoints."""
+
+    def __init__(
+        self,
+        directory: Path,
+        measure: Callable[[int], dict[str, float]] | None,
+        target_kl: float | None,
+        callback: Callable[[Mapping[str, float]], None] | None,
+        module: torch.nn.Module,
+    ) -> None:
+        self.directory, self.measure, self.module = directory, measure, module
+        self.target_kl, self.callback = target_kl, callback
+        self.stopped = "steps"
+
+    def on_train_begin(self, args, state, control, **options):
+        self._write(state)
+        if state.global_step == 0:
+            self._measure(state, control)
+
+    def on_log(self, args, state, control, logs=None, **options):
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss at step {state.global_step - 1} is {loss}; lower the learning rate, or "
+                "train in float32. The last checkpoint is intact."
+            )
+        self._write(state)
+        if self.callback is not None:
+            self.callback(rows_of(state.log_history)[-1])
+
+    def on_step_end(self, args, state, control, **options):
+        if state.global_step < state.max_steps:
+            self._measure(state, control)
+
+    def on_save(self, args, state, control, **options):
+        # Written last: a checkpoint folder without this file was interrupted.
+        weights = checkpoints.trainable_weights(self.module)
+        checkpoints.save(checkpoints.weights_path(self.directory, state.global_step), weights)
+
+    def _measure(self, state, control) -> None:
+        row = self.measure(state.global_step) if self.measure is not None else {}
+        if row:
+            state.log_history.append({**row, "step": state.global_step, "measured": True})
+        if self.target_kl is not None and row.get("kl", -math.inf) >= self.target_kl:
+            self.stopped = "target_kl"
+            control.should_training_stop = control.should_save = True
+
+    def _write(self, state) -> None:
+        lines = "".join(json.dumps(row) + "\n" for row in rows_of(state.log_history))
+        (self.directory / "log.jsonl").write_text(lines, encoding="utf-8")
+
+
+def rows_of(history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Rows as other solvers keep them: row s describes the policy after s updates."""
+    rows: dict[int, dict[str, float]] = {}
+    for entry in history:
+        if entry.get("measured"):
+            step = int(entry["step"])
+            new = {key: value for key, value in entry.items() if key not in ("step", "measured")}
+        elif "loss" in entry:
+            step = int(entry["step"]) - 1  # the Trainer counts the update that the loss led to
+            new = {"loss": entry["loss"], "rate": entry["learning_rate"]}
+            new["gradient_norm"] = entry["grad_norm"]
+        else:
+            continue
+        rows.setdefault(step, {"step": step}).update(new)
+    return [rows[step] for step in sorted(rows)]
