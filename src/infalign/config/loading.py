@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import functools
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def validate_experiment(data: Any, source: str = "experiment") -> Experiment:
     except ValidationError as error:
         lines = [f"{source}: {_explained(detail)}" for detail in error.errors()]
         raise ValueError("\n".join(lines)) from None
-    if experiment.prompts.path != "embedded" and "reward" not in data:
+    if isinstance(data, Mapping) and experiment.prompts.path != "embedded" and "reward" not in data:
         raise ValueError(
             f"{source}: reward: missing; the default one judges film reviews and would say little "
             f"of answers to {experiment.prompts.path}. Choose one."
@@ -95,13 +95,14 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # no key of ours, and the parent class refuses it
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key_node.value}' stands twice", key_node.start_mark
+                    None, None, f"the key '{key.value}' stands twice", key.start_mark
                 )
-            if isinstance(key_node, yaml.ScalarNode):
-                seen.add(key_node.value)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
