@@ -43,8 +43,8 @@ class TiltedPolicy:
         >>> best_of_4 = TiltedPolicy(Log(), beta=1 / 3)
         >>> round(float(best_of_4.cdf(0.5)), 12)
         0.0625
-        >>> round(best_of_4.kl - (np.log(4) - 3 / 4), 12) + 0.0
-        0.0
+        >>> round(float(np.exp(best_of_4.kl + 3 / 4)), 12)
+        4.0
     """
 
     transform: Transform
@@ -115,6 +115,9 @@ def beta_for_kl(transform: Transform, kl: float) -> float:
         >>> round(1 / beta_for_kl(Log(), float(np.log(4) - 3 / 4)), 9)
         3.0
     """
+    known = transform.known_beta(kl)
+    if known is not None:
+        return known
     if not 1e-8 <= kl <= 25:
         raise ValueError(
             f"A KL of {kl} nats was asked for; it must lie between 1e-8 and 25: below, the policy "

@@ -64,6 +64,10 @@ class Transform(ABC):
         """∫ f log f of the tilted density. Nats."""
         return self.law(beta).kl
 
+    def known_beta(self, kl: float) -> float | None:
+        """The β at which the tilt has this KL, where it is known without a search."""
+        return None
+
     def interval_mean(self, a: ArrayLike, b: ArrayLike) -> np.ndarray:
         """Average of Φ over [a, b]: the training reward of an atom that occupies those quantiles.
 

@@ -5,13 +5,18 @@ procedure: W = 1 − ∫₀¹ G(F(u)) g_ref(u) du. A half means no change. The f
 largest win rate any policy can have at that KL; it belongs to the optimal transform.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 
+from infalign.quantile.optimal import optimal_transform
+from infalign.quantile.panels import graded_edges, panel_rule
 from infalign.quantile.procedures import RankProcedure
-from infalign.quantile.tilting import TiltedPolicy
+from infalign.quantile.tilting import TiltedPolicy, beta_for_kl
+from infalign.quantile.transforms import Transform
 
-__all__ = ["atomic_win_rate", "win_rate"]
+__all__ = ["atomic_win_rate", "frontier", "reference_win_rate", "win_rate"]
 
 
 def win_rate(
@@ -38,6 +43,65 @@ def win_rate(
     law = policy.transform.law(policy.beta)
     lost = procedure.rank_cdf(policy.cdf(law.nodes)) * reference_procedure.rank_density(law.nodes)
     return float(1 - np.sum(law.weights * lost))
+
+
+def frontier(
+    procedure: RankProcedure,
+    kls: Sequence[float],
+    transform: str | Transform = "optimal",
+    reference_procedure: RankProcedure | None = None,
+) -> Float[np.ndarray, "F"]:
+    """Win rate after decoding at each KL: of one transform, or the limit W*(KL) of "optimal".
+
+    A KL of 0 is the reference itself.
+
+    Args:
+        procedure: decodes the aligned policy.
+        kls: KL from the reference, nats, ≥ 0.
+        transform: a transform, or "optimal" for the largest win rate any policy can have.
+        reference_procedure: decodes the reference; the same procedure where None.
+
+    Example:
+        >>> from infalign.quantile.procedures import BestOfN
+        >>> from infalign.quantile.transforms import Log
+        >>> frontier(BestOfN(4), [0.0, 0.5, 1.0]).round(5).tolist()
+        [0.5, 0.87325, 0.94112]
+        >>> frontier(BestOfN(4), [0.5, 1.0], Log()).round(5).tolist()
+        [0.76822, 0.86311]
+    """
+    if isinstance(transform, str) and transform != "optimal":
+        raise ValueError(
+            f"transform is {transform!r}; give a transform object, or 'optimal' for the limit."
+        )
+    nowhere = reference_win_rate(procedure, reference_procedure)
+    rates = []
+    for kl in map(float, kls):
+        if kl == 0:
+            rates.append(nowhere)
+        elif isinstance(transform, Transform):
+            policy = TiltedPolicy(transform, beta_for_kl(transform, kl))
+            rates.append(win_rate(policy, procedure, reference_procedure))
+        else:
+            best = optimal_transform(procedure, kl=kl, reference_procedure=reference_procedure)
+            rates.append(best.win_rate)
+    return np.array(rates, dtype=float)
+
+
+def reference_win_rate(
+    procedure: RankProcedure, reference_procedure: RankProcedure | None = None
+) -> float:
+    """Win rate of the reference decoded by `procedure` against itself decoded by the other one.
+
+    Example:
+        >>> from infalign.quantile.procedures import BestOfN
+        >>> reference_win_rate(BestOfN(4)), round(reference_win_rate(BestOfN(4), BestOfN(1)), 12)
+        (0.5, 0.8)
+    """
+    if reference_procedure is None or reference_procedure == procedure:
+        return 0.5
+    u, weights = panel_rule(graded_edges(smallest=2.0**-20, inner=64))
+    lost = procedure.rank_cdf(u) * reference_procedure.rank_density(u)
+    return float(1 - np.sum(weights * lost))
 
 
 def atomic_win_rate(
