@@ -87,9 +87,7 @@ def test_unbiased_on_a_known_law():
 def test_resampling_with_replacement_is_caught_as_biased_low():
     assert _z_of_known_law(_with_replacement) < -10
     a, b = np.random.default_rng(4).random((2, 1, 6))
-    biased = evaluation.compare(
-        np.sort(a), _with_replacement(a), np.sort(b), _with_replacement(b)
-    )
+    biased = evaluation.compare(np.sort(a), _with_replacement(a), np.sort(b), _with_replacement(b))
     assert abs(biased[0] - enumerated(a[0], b[0], *[procedures.BestOfN(4)] * 2)) > 1e-3
 
 

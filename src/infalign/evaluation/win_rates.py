@@ -58,9 +58,7 @@ def win_rate_samples(
     return compare(policy_judged, policy_picks, reference_judged, reference_picks)
 
 
-def picks(
-    rewards: Float[np.ndarray, "P m"], procedure: RankProcedure
-) -> Float[np.ndarray, "P m"]:
+def picks(rewards: Float[np.ndarray, "P m"], procedure: RankProcedure) -> Float[np.ndarray, "P m"]:
     """Probability that each sample is the one decoded, averaged over all size-N subsets."""
     weights = subset_weights(rewards.shape[1], procedure.rank_probabilities)
     return average_over_ties(rewards, weights)

@@ -141,7 +141,8 @@ class _Run:
             checkpoints.put_weights(self.module, state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.saved = state["step"], state["saved"]
-            self.rows = json.loads(state["rows"])
+            # A row of the step itself, from a run that stopped there, will be measured again.
+            self.rows = [row for row in json.loads(state["rows"]) if row["step"] < self.step]
         lines = "".join(json.dumps(row) + "\n" for row in self.rows)
         (directory / "log.jsonl").write_text(lines, encoding="utf-8")
 
@@ -177,9 +178,7 @@ class _Run:
         import torch
 
         limit = self.descent.max_gradient_norm
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.parameters, math.inf if limit is None else limit
-        )
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
         if not math.isfinite(float(norm)):
             raise FloatingPointError(
                 f"the gradient at step {self.step} is {float(norm)}; lower the learning rate, or "
@@ -240,12 +239,14 @@ def descend(
             stopped = "target_kl"
             break
     run.save(keep=True)
-    kept = () if directory is None else tuple(
-        Checkpoint(step, checkpoints.weights_path(directory, step)) for step in run.saved
+    kept = (
+        ()
+        if directory is None
+        else tuple(
+            Checkpoint(step, checkpoints.weights_path(directory, step)) for step in run.saved
+        )
     )
-    return TrainingResult(
-        run.rows, run.step, stopped, kept, before + time.monotonic() - began
-    )
+    return TrainingResult(run.rows, run.step, stopped, kept, before + time.monotonic() - began)
 
 
 def identity_of(problem: Problem, seed: int) -> dict[str, Any]:

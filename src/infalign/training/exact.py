@@ -32,7 +32,7 @@ class Exact(Solver):
     optimum in nats; `kl`, `training_reward` and `quantile` are exact too.
     """
 
-    descent: Descent = Descent()
+    descent: Descent = dataclasses.field(default_factory=Descent)
     """How steps are taken."""
     prompts_per_pass: int = 64
     """Prompts in one forward and backward pass: memory, not mathematics."""

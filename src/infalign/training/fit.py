@@ -12,7 +12,6 @@ from typing import Literal, final
 import numpy as np
 from jaxtyping import Float, Int
 
-from infalign.protocols import Response
 from infalign.training.descent import Descent, descend, identifying, numpy_of, passes
 from infalign.training.measure import measured_row
 from infalign.training.solver import Callback, Problem, Solver, TrainablePolicy, TrainingResult
@@ -32,14 +31,14 @@ class Fit(Solver):
     them, and needs all K rollouts in each step.
 
     The log's `gap` is KL(π*‖π) on the rollouts, in nats; `kl` and `win_rate` appear at the steps
-    where the policy is measured (`descent.measure_every`). `stored_kl` is its self-normalised importance estimate from the rollouts,
-    biased when the KL is large, for watching only.
+    where the policy is measured (`descent.measure_every`). `stored_kl` is its self-normalised
+    importance estimate from the rollouts, biased when the KL is large, for watching only.
 
     Reference: `contrast` with a reward is InfoNCA, "Noise Contrastive Alignment of Language
     Models with Explicit Rewards" (arXiv:2402.05369), here with the calibrated reward.
     """
 
-    descent: Descent = Descent()
+    descent: Descent = dataclasses.field(default_factory=Descent)
     """How steps are taken."""
     loss: Literal["likelihood", "contrast"] = "likelihood"
     """Which cross-entropy; see above."""

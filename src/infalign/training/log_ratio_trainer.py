@@ -50,8 +50,14 @@ class LogRatio(torch.nn.Module):
 class LogRatioTrainer(transformers.Trainer):
     """Least squares of log(π/π_ref) against its known target."""
 
+    loss_is_scaled_for_ga = False
+
     def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, **options: Any
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """Mean over prompts and rollouts of (target − log π + log π_ref)², nats²."""
         log_prob = model(inputs["prompts"], inputs["responses"])
@@ -115,9 +121,18 @@ class Journal(transformers.TrainerCallback):
         row = self.measure(state.global_step) if self.measure is not None else {}
         if row:
             state.log_history.append({**row, "step": state.global_step, "measured": True})
-        if self.target_kl is not None and row.get("kl", -math.inf) >= self.target_kl:
+        if self._reached(row):
             self.stopped = "target_kl"
             control.should_training_stop = control.should_save = True
+
+    def _reached(self, row: Mapping[str, Any]) -> bool:
+        return self.target_kl is not None and row.get("kl", -math.inf) >= self.target_kl
+
+    def is_over(self, state: transformers.TrainerState, steps: int) -> bool:
+        """Whether a run in this state has nothing left to do."""
+        if any(map(self._reached, rows_of(state.log_history))):
+            self.stopped = "target_kl"
+        return self.stopped == "target_kl" or state.global_step >= steps
 
     def _write(self, state) -> None:
         lines = "".join(json.dumps(row) + "\n" for row in rows_of(state.log_history))

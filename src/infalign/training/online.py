@@ -1,10 +1,11 @@
 """Online: sample from the policy, score, and move towards what scored above its siblings.
 
 REINFORCE with a leave-one-out baseline on Φ(u)/β − log(π/π_ref), the KL summed over the whole
-response and inside the reward. Advantages are not divided by a group's standard deviation: that
-would undo Φ's scale, on which β and so the optimum depend. At the optimum Φ/β − log(π/π_ref) is
-the same for every response (it is log Z), so all advantages and with them the gradient noise
-vanish: a constant learning rate converges.
+response and inside the reward. At the optimum this value is the same for every response (it is
+log Z), so all advantages and with them the gradient noise vanish: a constant learning rate
+converges. Dividing by a group's standard deviation, as is common, spoils it. Dividing Φ alone
+undoes its scale, on which β and so the optimum depend; dividing the whole value keeps the optimum
+but blows its vanishing noise up again.
 """
 
 import dataclasses
@@ -58,7 +59,7 @@ class Online(Solver):
     Reference: "Back to Basics: Revisiting REINFORCE Style Optimization" (arXiv:2402.14740).
     """
 
-    descent: Descent = Descent()
+    descent: Descent = dataclasses.field(default_factory=Descent)
     """How steps are taken."""
     k: int = 8
     """Responses sampled to each prompt in each step. ≥ 2."""

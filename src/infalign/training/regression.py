@@ -54,7 +54,7 @@ class Regression(Solver):
     the finite-K log Z in place of its continuous one.
     """
 
-    descent: Descent = Descent()
+    descent: Descent = dataclasses.field(default_factory=Descent)
     """How steps are taken; schedules are the Trainer's own of the same name."""
     prompts_per_pass: int = 8
     """Prompts, with all K rollouts, in one forward and backward pass: memory, not mathematics."""
@@ -119,8 +119,17 @@ class Regression(Solver):
             callbacks=[journal],
         )
         trainer.remove_callback(transformers.PrinterCallback)  # stdout is for results
-        if descent.steps:
-            trainer.train(resume_from_checkpoint=_last_checkpoint(directory))
+        folder = _last_checkpoint(directory)
+        if folder is not None:
+            trainer.state = transformers.TrainerState.load_from_json(
+                str(folder / "trainer_state.json")
+            )
+        if journal.is_over(trainer.state, descent.steps):
+            if folder is not None:
+                path = checkpoints.weights_path(directory, trainer.state.global_step)
+                checkpoints.load_weights(policy.module, path)
+        else:
+            trainer.train(resume_from_checkpoint=None if folder is None else str(folder))
         kept = [
             Checkpoint(int(path.stem.removeprefix("weights-")), path)
             for path in sorted(directory.glob("weights-*.pt"))
@@ -189,15 +198,14 @@ def regression_rows(problem: Problem) -> list[dict[str, Any]]:
     ]
 
 
-def _last_checkpoint(directory: Path) -> str | None:
+def _last_checkpoint(directory: Path) -> Path | None:
     """The newest checkpoint folder that was finished: its weights file is written last."""
     finished = [
         folder
         for folder in directory.glob("checkpoint-*")
         if checkpoints.weights_path(directory, int(folder.name.split("-")[1])).exists()
     ]
-    newest = max(finished, key=lambda folder: int(folder.name.split("-")[1]), default=None)
-    return None if newest is None else str(newest)
+    return max(finished, key=lambda folder: int(folder.name.split("-")[1]), default=None)
 
 
 @contextlib.contextmanager
