@@ -2,7 +2,7 @@
 
 The quantised matrices are expanded to float32: the reference policy *is* the de-quantised model,
 so its KL to anything trained from it is exact whatever the rounding did. The file names tensors in
-llama.cpp's way and stores the query and key rows permuted for its rotary embedding; both are undone.
+llama.cpp's way and stores query and key rows permuted for its rotary embedding; both are undone.
 """
 
 from pathlib import Path

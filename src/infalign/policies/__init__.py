@@ -9,9 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from infalign.policies.causal_lm import CausalLM, Scores
+    from infalign.policies.causal_lm import CausalLM
     from infalign.policies.choice_lm import ChoiceLM
     from infalign.policies.loading import LoRA
+    from infalign.policies.scoring import Scores
     from infalign.policies.softmax_table import SoftmaxTable
     from infalign.policies.tabular import TabularPolicy
 
@@ -21,7 +22,7 @@ _ROOMS = {
     "CausalLM": "causal_lm",
     "ChoiceLM": "choice_lm",
     "LoRA": "loading",
-    "Scores": "causal_lm",
+    "Scores": "scoring",
     "SoftmaxTable": "softmax_table",
     "TabularPolicy": "tabular",
 }

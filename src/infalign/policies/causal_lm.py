@@ -11,7 +11,6 @@ On a busy machine set ``OMP_WAIT_POLICY=passive`` (idle threads then sleep inste
 
 import contextlib
 import copy
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +23,7 @@ from infalign.policies import loading, token_tree
 from infalign.policies.generation import generate
 from infalign.policies.loading import DType, LoRA
 from infalign.policies.scoring import (
+    Scores,
     check_shape,
     chunks,
     hidden_states,
@@ -36,19 +36,6 @@ from infalign.protocols import Response, Sampling
 __all__ = ["CausalLM", "Scores"]
 
 Responses = Sequence[Sequence[Response]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """What one pass over responses yields, float64, nats, "P K" each."""
-
-    log_prob: torch.Tensor
-    """log π(y|x), differentiable where gradients are enabled."""
-    reference_log_prob: torch.Tensor
-    """log π_ref(y|x), without gradient."""
-    kl: torch.Tensor
-    """Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)): Rao–Blackwellised, unbiased for KL(π‖π_ref) over
-    responses drawn from π; its gradient is that of the next-token laws with y held fixed."""
 
 
 class CausalLM:
@@ -86,13 +73,13 @@ class CausalLM:
         self.name = name
         self.tokenizer = tokenizer
         self._sampling = sampling
-        self._rows, self._row_tokens = rows, row_tokens
-        self._head = loading.head_of(model)
+        self._rows, self.row_tokens = rows, row_tokens
+        self.head = loading.head_of(model)
         self._source = source
         device = next(model.parameters()).device
         chosen = loading.fastest_dtype(device.type) if dtype == "auto" else getattr(torch, dtype)
         model.to(chosen).requires_grad_(False)
-        self._body = model.get_decoder()
+        self.body = model.get_decoder()
         self.module: torch.nn.Module = model if lora is None else loading.attach(model, lora)
         self.module.eval()
         self._has_adapter = lora is not None
@@ -124,7 +111,9 @@ class CausalLM:
         """The same weights (shared, not copied) under another sampling law."""
         other = copy.copy(self)
         other._sampling = sampling
-        other.codec = TextCodec(self.tokenizer, sampling.stop, _end_ids(self._model, self.tokenizer))
+        other.codec = TextCodec(
+            self.tokenizer, sampling.stop, _end_ids(self._model, self.tokenizer)
+        )
         return other
 
     @property
@@ -132,19 +121,19 @@ class CausalLM:
         """Hash of weights, tokenizer, body dtype and, once it has moved, the adapter."""
         if self._weights_hash is None:
             self._weights_hash = loading.weights_hash(self.module, self._source)
-        dtype = str(self._body.dtype).removeprefix("torch.")
+        dtype = str(self.body.dtype).removeprefix("torch.")
         adapter = "" if self._on_reference else loading.adapter_hash(self.module)
         return "-".join(filter(None, (self._weights_hash, dtype, adapter)))
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self._head.weight.device
+        return self.head.weight.device
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[Self]:
         """Within the block this object *is* the reference policy: the adapter is switched off."""
-        off = self.module.disable_adapter() if self._has_adapter else contextlib.nullcontext()
+        off = self._wrapped.disable_adapter() if self._has_adapter else contextlib.nullcontext()
         self._reference_depth += 1
         try:
             with off:
@@ -177,9 +166,9 @@ class CausalLM:
         """
         if k < 1:
             raise ValueError(f"k is {k}; at least one response per prompt must be asked for.")
-        contexts = self._contexts(prompts)
+        contexts = self.contexts(prompts)
         uniforms = rng.random((len(prompts), k, self.sampling.max_new_tokens))
-        is_stop = torch.zeros(len(self._head.weight), dtype=torch.bool)
+        is_stop = torch.zeros(len(self.head.weight), dtype=torch.bool)
         is_stop[sorted(self.codec.stop_ids)] = True
         answers: list[list[Response]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: len(contexts[i]))
@@ -189,8 +178,8 @@ class CausalLM:
             for first in range(0, k, self._rows):
                 part = uniforms[chunk, first : first + self._rows]
                 ids, log_probs = generate(
-                    self._body,
-                    self._head,
+                    self.body,
+                    self.head,
                     [contexts[i] for i in chunk],
                     part,
                     self.sampling.temperature,
@@ -217,9 +206,7 @@ class CausalLM:
         """log π, log π_ref and the Rao–Blackwellised KL in one go; the reference pass is extra."""
         return self._score(prompts, responses, with_reference=True)
 
-    def log_prob(
-        self, prompts: Sequence[str], responses: Responses
-    ) -> Float[np.ndarray, "P K"]:
+    def log_prob(self, prompts: Sequence[str], responses: Responses) -> Float[np.ndarray, "P K"]:
         """log π(y|x) under the sampling law, end-of-sequence included. Nats."""
         return self._in_chunks(prompts, responses, with_reference=False)["log_prob"]
 
@@ -230,9 +217,7 @@ class CausalLM:
         with self.reference():
             return self.log_prob(prompts, responses)
 
-    def divergence(
-        self, prompts: Sequence[str], responses: Responses
-    ) -> Float[np.ndarray, "P K"]:
+    def divergence(self, prompts: Sequence[str], responses: Responses) -> Float[np.ndarray, "P K"]:
         """Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)) of each response. Nats.
 
         Its mean over y ~ π is KL(π‖π_ref), as is that of the log-ratio, with less variance: the
@@ -243,7 +228,7 @@ class CausalLM:
     def save_adapter(self, folder: str | Path) -> None:
         """Write the adapter in peft's format."""
         self._require_adapter()
-        self.module.save_pretrained(str(folder), save_embedding_layers=False)
+        self._wrapped.save_pretrained(str(folder), save_embedding_layers=False)
 
     def load_adapter(self, folder: str | Path) -> None:
         """Read an adapter of the same shape back in place.
@@ -252,21 +237,16 @@ class CausalLM:
             ValueError: this policy has none, or the stored one does not fit.
         """
         self._require_adapter()
-        import peft
-        from safetensors.torch import load_file
-
-        state = load_file(Path(folder) / "adapter_model.safetensors")
-        outcome = peft.set_peft_model_state_dict(self.module, state)
-        wanted = sum("lora_" in name for name, _ in self.module.named_parameters())
-        if outcome.unexpected_keys or len(state) != wanted:
-            raise ValueError(
-                f"the adapter in {folder} has {len(state)} tensors and this policy's has {wanted}; "
-                "they must be made with the same model, rank and layers."
-            )
+        loading.load_adapter(self.module, Path(folder))
 
     @property
     def _model(self) -> Any:
-        return self.module.get_base_model() if self._has_adapter else self.module
+        return self._wrapped.get_base_model() if self._has_adapter else self.module
+
+    @property
+    def _wrapped(self) -> Any:
+        """The peft model, whose methods torch's module type does not know."""
+        return self.module
 
     @property
     def _on_reference(self) -> bool:
@@ -276,7 +256,12 @@ class CausalLM:
         if not self._has_adapter:
             raise ValueError(f"{self.name} has no adapter; make it with lora=LoRA(...).")
 
-    def _contexts(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
+    def contexts(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
+        """The tokens of each prompt, checked to leave room for a response.
+
+        Raises:
+            ValueError: a prompt that does not, named by its index.
+        """
         window = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         contexts = [self.codec.encode(prompt) for prompt in prompts]
         for index, context in enumerate(contexts):
@@ -299,17 +284,17 @@ class CausalLM:
         self, prompts: Sequence[str], responses: Responses, *, with_reference: bool
     ) -> Scores:
         shape = check_shape(prompts, responses)
-        contexts = self._contexts(prompts)
+        contexts = self.contexts(prompts)
         ids = self._response_ids(responses)
         repeated = [context for context in contexts for _ in range(shape[1])]
-        packed = token_tree.pack(repeated, ids, self._row_tokens, share=self.packs)
-        hidden = hidden_states(self._body, packed, self.device)
+        packed = token_tree.pack(repeated, ids, self.row_tokens, share=self.packs)
+        hidden = hidden_states(self.body, packed, self.device)
         other = None
         if with_reference:
             with torch.no_grad(), self.reference():
-                other = hidden_states(self._body, packed, self.device)
+                other = hidden_states(self.body, packed, self.device)
         temperature = self.sampling.temperature
-        scores = path_scores(hidden, other, packed, self._head, temperature, len(ids))
+        scores = path_scores(hidden, other, packed, self.head, temperature, len(ids))
         return Scores(*(score.unflatten(0, shape) for score in scores))
 
     @torch.no_grad()
@@ -332,7 +317,7 @@ class CausalLM:
         Checked once by experiment, on two short sequences that share a beginning.
         """
         if self._packs is None:
-            self._packs = masks_work(self._body, self.device)
+            self._packs = masks_work(self.body, self.device)
         return self._packs
 
 

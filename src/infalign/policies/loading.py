@@ -21,6 +21,7 @@ __all__ = [
     "fastest_dtype",
     "head_of",
     "load",
+    "load_adapter",
     "weights_hash",
 ]
 
@@ -75,6 +76,7 @@ def load(path: str, device: str) -> tuple[Any, Any]:
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    model: Any
     try:
         stored = getattr(AutoConfig.from_pretrained(path), "dtype", None)
         # What is stored in half precision is not blown up; what is stored in float32 keeps an
@@ -87,7 +89,7 @@ def load(path: str, device: str) -> tuple[Any, Any]:
             f"no causal language model could be loaded from {path!r}: {error}. Give a local "
             "folder with config.json, weights and tokenizer, or a model id your hub can serve."
         ) from error
-    return model.to(device), tokenizer
+    return model.to(device=device), tokenizer
 
 
 def head_of(model: Any) -> Head:
@@ -130,6 +132,28 @@ def attach(model: Any, lora: LoRA) -> Any:
     )
     with _seeded(lora.seed):
         return peft.get_peft_model(model, config)
+
+
+def load_adapter(module: Any, folder: Path) -> None:
+    """Read a stored adapter into a wrapped model, in place.
+
+    Raises:
+        ValueError: no adapter there, or one of another shape.
+    """
+    import peft
+    from safetensors.torch import load_file
+
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no adapter (adapter_model.safetensors); save one first.")
+    state = load_file(file)
+    wanted = {name: tensor.shape for name, tensor in peft.get_peft_model_state_dict(module).items()}
+    if {name: tensor.shape for name, tensor in state.items()} != wanted:
+        raise ValueError(
+            f"the adapter in {folder} does not fit: {len(state)} tensors for {len(wanted)} here. "
+            "It must come from the same model, with the same rank and layers."
+        )
+    peft.set_peft_model_state_dict(module, state)
 
 
 @contextlib.contextmanager

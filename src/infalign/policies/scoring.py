@@ -1,5 +1,6 @@
 """Log-probabilities and divergences of given responses, read off packed rows."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from infalign.policies.next_token import Head, next_token_statistics
 from infalign.policies.token_tree import PackedRows, pack
 
-__all__ = ["check_shape", "chunks", "hidden_states", "masks_work", "path_scores"]
+__all__ = ["Scores", "check_shape", "chunks", "hidden_states", "masks_work", "path_scores"]
 
 _BATCH_TOKENS = 2048
 """Tokens run through the body at a time."""
@@ -17,6 +18,19 @@ _CHUNK_TOKENS = 4096
 """Response tokens scored at a time when no gradient is wanted."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What one pass over responses yields, float64, nats, "P K" each."""
+
+    log_prob: torch.Tensor
+    """log π(y|x), differentiable where gradients are enabled."""
+    reference_log_prob: torch.Tensor
+    """log π_ref(y|x), without gradient."""
+    kl: torch.Tensor
+    """Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)): Rao–Blackwellised, unbiased for KL(π‖π_ref) over
+    responses drawn from π; its gradient is that of the next-token laws with y held fixed."""
 
 
 def check_shape(prompts: Sequence[Any], responses: Sequence[Sequence[Any]]) -> tuple[int, int]:
@@ -103,9 +117,7 @@ def path_scores(
         unknown = torch.full((count,), float("nan"), dtype=torch.float64, device=hidden.device)
         return along_paths(log_probs), unknown, unknown
     with torch.no_grad():
-        reference, _ = next_token_statistics(
-            reference_hidden, head, temperature, sources, targets
-        )
+        reference, _ = next_token_statistics(reference_hidden, head, temperature, sources, targets)
     return along_paths(log_probs), along_paths(reference), along_paths(kl[sources])
 
 

@@ -1,4 +1,4 @@
-"""Text to tokens and back: where a prompt starts, which tokens end a response, what a reader sees."""
+"""Text to tokens and back: where a prompt starts, what ends a response, what a reader sees."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -54,9 +54,7 @@ class TextCodec:
             )
         return ids
 
-    def response(
-        self, ids: Sequence[int], log_prob: float
-    ) -> Response:
+    def response(self, ids: Sequence[int], log_prob: float) -> Response:
         """A response from its sampled tokens, the terminating one included."""
         stopped = bool(ids) and ids[-1] in self.stop_ids
         return Response(

@@ -1,7 +1,7 @@
 """Fit the shipped reward heads again from the ratings: how they were made, and that they were.
 
 Each head is fitted on its own part of the ratings and measured on the held-out part, which no head
-is fitted to. Encoding is what takes time: about half a minute for MiniLM and several minutes for SmolLM2 on one core.
+is fitted to. Encoding takes the time: a minute for MiniLM, several for SmolLM2, on one core.
 """
 
 import dataclasses
@@ -83,7 +83,7 @@ def _first(ratings: FilmRatings, limit: int | None) -> FilmRatings:
 
 
 def _quality(predicted: np.ndarray, ratings: np.ndarray) -> dict[str, float]:
-    """Pearson correlation, and how often the better-rated of two held-out snippets scores higher."""
+    """Pearson correlation, and how often the better-rated of two snippets scores higher."""
     gap = ratings[:, None] - ratings[None, :]
     agree = np.sign(predicted[:, None] - predicted[None, :]) == np.sign(gap)
     return {
