@@ -11,6 +11,7 @@ from jaxtyping import Float
 from infalign.evaluation.estimates import refuse_unscored
 from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.subsets import average_over_ties, subset_weights, tie_bounds
+from infalign.quantile.win_rate import frontier
 
 __all__ = ["compare", "fraction_of_limit", "picks", "win_rate_samples"]
 
@@ -89,21 +90,35 @@ def compare(
     return (np.take_along_axis(a_mass, order, 1) * beaten).sum(axis=1)
 
 
-def fraction_of_limit(win_rate: float, kl: float, procedure: RankProcedure) -> float:
-    """(W − ½)/(W*(KL) − ½): how much of what is possible at this KL was reached.
+def fraction_of_limit(
+    win_rate: float,
+    kl: float,
+    procedure: RankProcedure,
+    reference_procedure: RankProcedure | None = None,
+) -> float:
+    """(W − W₀)/(W*(KL) − W₀): how much of what is possible at this KL was reached.
 
-    W* is the frontier of the optimal transform. Estimates can exceed 1 by their own error.
+    W* is the frontier of the optimal transform and W₀ the win rate of not moving at all, ½ when
+    both sides are decoded alike. The reference's quantiles are taken as continuous. An estimate can
+    exceed 1 by its own error.
 
     Args:
-        win_rate: Measured after decoding both sides by `procedure`. In [0, 1].
+        win_rate: Measured after decoding both sides. In [0, 1].
         kl: Measured on the same policy. Nats, > 0.
+        procedure: Decodes the policy.
+        reference_procedure: Decodes the reference; the same if None.
+
+    Example:
+        >>> from infalign.quantile.procedures import BestOfN
+        >>> round(fraction_of_limit(0.8, 0.5, BestOfN(4)), 3)
+        0.804
     """
     if not kl > 0:
         raise ValueError(
             f"kl is {kl}; at no divergence nothing can be gained, so there is no limit to take a "
             "fraction of. Measure a policy that has moved."
         )
-    from infalign.quantile.win_rate import frontier
-
-    limit = float(np.ravel(frontier(procedure, [kl]))[0])
-    return (win_rate - 0.5) / (limit - 0.5)
+    nowhere, limit = frontier(
+        procedure, [0.0, kl], "optimal", reference_procedure=reference_procedure
+    )
+    return float((win_rate - nowhere) / (limit - nowhere))
