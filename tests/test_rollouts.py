@@ -262,6 +262,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*a rollout whose reward it holds is gone")
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("folder", ["rollouts", "rewards"])
 def test_a_damaged_shard_is_set_aside_and_made_again(tmp_path, uninterrupted, folder, damage):
@@ -390,10 +391,13 @@ def test_rows_are_not_added_without_the_lock(tmp_path):
 def test_unequal_and_missing_rollouts_are_refused_on_reading(tmp_path):
     store = collected(tmp_path / "s", prompts=PROMPTS[:3])
     collect(FakeSampler(), PROMPTS[:1], 6, store)
-    with pytest.raises(ValueError, match=f"4 rollouts of prompt {PROMPTS[1].id} where 6"):
-        store.responses(PROMPTS[:3])
-    with pytest.raises(ValueError, match=f"6 rollouts of prompt {PROMPTS[0].id} where 4"):
-        store.responses(PROMPTS[1::-1])
+    for prompts in (PROMPTS[:3], PROMPTS[2::-1]):
+        with pytest.raises(ValueError, match=r"4 to 6 per prompt.*ask for `k=4`"):
+            store.responses(prompts)
+    with pytest.raises(ValueError, match=f"4 rollouts of prompt {PROMPTS[1].id} .* 5 are needed"):
+        store.responses(PROMPTS[:3], k=5)
+    with pytest.raises(ValueError, match="another question"):
+        store.responses([dataclasses.replace(PROMPTS[0], text="<|user|>question 0")])
     with pytest.raises(ValueError, match=f"0 rollouts of prompt {PROMPTS[5].id}"):
         store.responses(PROMPTS[5:6])
     with pytest.raises(ValueError, match="0 'length' rewards"):
@@ -678,8 +682,10 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="cannot write folder"):
         write_atomically(tmp_path / "folder", b"new", tmp_path / "partial")
+    os.link(target, tmp_path / "whoever has the old file open")
     write_atomically(target, b"new", tmp_path / "partial")
     assert target.read_bytes() == b"new"
+    assert (tmp_path / "whoever has the old file open").read_bytes() == b"old"
     assert list((tmp_path / "partial").iterdir()) == []
 
 

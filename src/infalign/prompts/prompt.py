@@ -46,8 +46,11 @@ class Prompt:
         return cls(_content_hash(text), text)
 
     @classmethod
-    def from_messages(cls, messages: Sequence[Message]) -> "Prompt":
+    def from_messages(cls, messages: Sequence[Any]) -> "Prompt":
         """A chat prompt; `text` is "role: content" line by line until a template renders it.
+
+        Args:
+            messages: mappings with at least `role` and `content`, both text.
 
         Raises:
             ValueError: if there is no message, one lacks role or text, or all are blank.

@@ -87,18 +87,19 @@ class Index:
         Raises:
             ValueError: naming the first prompt that has fewer, or another number.
         """
-        if k is None:
-            k = len(held.get(prompts[0].id, {})) if prompts else 0
-            exact = True
-        else:
-            exact = False
+        counts = [len(held.get(prompt.id, ())) for prompt in prompts]
+        if k is None and len(set(counts)) > 1:
+            raise ValueError(
+                f"{self.path} has unequally many {what}: {min(counts)} to {max(counts)} per "
+                f"prompt. Make the rest first, or ask for `k={min(counts)}` of each."
+            )
+        k = max(counts[:1], default=0) if k is None else k
         for prompt in prompts:
-            there = held.get(prompt.id, {})
-            if set(range(k)) - there.keys() or not there or (exact and len(there) != k):
+            there = held.get(prompt.id, {}).keys()
+            if not there or set(range(k)) - there:
                 raise ValueError(
-                    f"{self.path} has {len(there)} {what} of prompt {prompt.id} where "
-                    f"{max(k, 1)} are needed, from the first on. Collect or score the rest, or "
-                    "ask with `k` for as many as all have."
+                    f"{self.path} has {len(there)} {what} of prompt {prompt.id} where the first "
+                    f"{max(k, 1)} are needed. Make them first: collect rollouts, then score them."
                 )
         return k
 
