@@ -79,6 +79,7 @@ class CausalLM:
         device = next(model.parameters()).device
         chosen = loading.fastest_dtype(device.type) if dtype == "auto" else getattr(torch, dtype)
         model.to(chosen).requires_grad_(False)
+        loading.choose_attention(model)
         self.body = model.get_decoder()
         self.module: torch.nn.Module = model if lora is None else loading.attach(model, lora)
         self.module.eval()

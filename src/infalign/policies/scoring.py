@@ -71,7 +71,7 @@ def hidden_states(
         out = body(
             input_ids=torch.from_numpy(packed.input_ids[rows]).to(device),
             position_ids=torch.from_numpy(packed.position_ids[rows]).to(device),
-            attention_mask=_mask(packed, rows, device),
+            attention_mask=_mask(packed, rows, device, body.dtype),
             use_cache=False,
         ).last_hidden_state
         inside = packed.nodes[
@@ -82,9 +82,14 @@ def hidden_states(
     return torch.cat(states)
 
 
-def _mask(packed: PackedRows, rows: slice, device: torch.device) -> torch.Tensor:
+def _mask(
+    packed: PackedRows, rows: slice, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
     if packed.mask is not None:
-        return torch.from_numpy(packed.mask[rows, None]).to(device)
+        seen = torch.from_numpy(packed.mask[rows, None]).to(device)
+        # Added to the scores, not boolean: every attention implementation understands that.
+        hidden = torch.zeros(seen.shape, dtype=dtype, device=device)
+        return hidden.masked_fill(~seen, torch.finfo(dtype).min)
     lengths = torch.from_numpy(packed.lengths[rows])
     return (torch.arange(packed.input_ids.shape[1]) < lengths[:, None]).long().to(device)
 
