@@ -69,7 +69,7 @@ POLICIES = st.one_of(
         max_new_tokens=COUNT,
         stop=st.lists(st.text("\n\"'ab", min_size=1), max_size=3).map(tuple),
         dtype=st.sampled_from(["auto", "float32", "bfloat16"]),
-        lora=st.builds(LoRA, rank=COUNT, targets=st.none() | st.just(("q_proj", "v_proj"))),
+        lora=st.builds(LoRA, rank=COUNT, layers=st.none() | COUNT),
     ),
     st.builds(ChoiceLM, candidates=st.integers(2, 999), threads=COUNT),
 )
@@ -234,7 +234,6 @@ MISTAKES = [
     ({"policy": {"kind": "causal_lm", "stop": [""]}}, "stop contains an empty string"),
     ({"policy": {"kind": "choice_lm", "candidates": 1}}, "candidates is 1"),
     ({"policy": {"kind": "choice_lm", "lora": {"layers": 0}}}, "layers is 0"),
-    ({"policy": {"kind": "choice_lm", "lora": {"targets": []}}}, "targets is an empty list"),
     ({"training": {"kind": "online", "beta": 0}}, "here: training: beta is 0.0; .* greater than 0"),
     ({"training": {"kind": "online", "beta": -1}}, "beta is -1.0"),
     ({"training": {"kind": "online", "kl": 0}}, "kl is 0.0"),
@@ -246,6 +245,16 @@ MISTAKES = [
     ({"training": {"kind": "online", "kl": 1, "samples_per_prompt": 1}}, "samples_per_prompt is 1"),
     ({"training": {"kind": "fit", "kl": 1, "refine_steps": -1}}, "refine_steps is -1"),
     ({"training": {"kind": "fit", "kl": 1, "steps": 0}}, "steps is 0"),
+    ({"training": {"kind": "exact", "kl": 1, "warmup": -1}}, "warmup is -1"),
+    ({"training": {"kind": "offline", "kl": 1, "measure_every": -1}}, "measure_every is -1"),
+    (
+        {"training": {"kind": "offline", "kl": 1, "measure_every": 0, "stop_at_kl": 1}},
+        "measure_every is 0; .* never see its KL",
+    ),
+    (
+        {"training": {"kind": "fit", "kl": 1, "loss": "contrast", "samples_per_prompt": 4}},
+        "among all rollouts",
+    ),
     ({"transform": {"kind": "exponential", "t": 0}}, "t is 0.0; .* `transform: identity`"),
     ({"procedure": {"kind": "best_of_n", "n": 0}}, "n is 0"),
     ({"procedure": {"kind": "order_statistic", "probabilities": [0.5, 0.6]}}, r"with sum 1\.1"),

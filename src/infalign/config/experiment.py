@@ -12,7 +12,7 @@ from infalign.config.members import (
     Transform,
 )
 from infalign.config.section import BY_KIND, NAME_ALONE, Section, is_positive, require
-from infalign.config.solvers import ExactSolver, FitSolver, OfflineSolver, OnlineSolver, Solver
+from infalign.config.solvers import ExactSolver, FitSolver, OnlineSolver, Solver
 
 __all__ = [
     "CausalLM",
@@ -55,21 +55,18 @@ class Prompts(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Section):
-    """A low-rank adapter; switched off, it is the reference."""
+    """A low-rank adapter on every linear layer of the body; switched off, it is the reference."""
 
     rank: int = 16
     """Of each update. ≥ 1."""
     alpha: float = 32.0
     """The update is scaled by alpha/rank. > 0."""
-    targets: tuple[str, ...] | None = None
-    """Names of the layers adapted; every linear layer of the body by default."""
     layers: int | None = None
     """Adapt only the last so many blocks; all by default. ≥ 1."""
 
     def __post_init__(self) -> None:
         require(self.rank >= 1, f"rank is {self.rank}; at least 1 is needed")
         require(is_positive(self.alpha), f"alpha is {self.alpha}; it must be > 0")
-        require(self.targets != (), "targets is an empty list; leave it out to adapt all layers")
         require(
             self.layers is None or self.layers >= 1,
             f"layers is {self.layers}; at least 1 is needed, or leave it out for all",
@@ -256,7 +253,7 @@ class Experiment(Section):
             f"training.prompts_per_step is {training.prompts_per_step}, but prompts.train is "
             f"{self.prompts.train}",
         )
-        if isinstance(training, FitSolver | OfflineSolver):
+        if isinstance(training, FitSolver):
             require(
                 (training.samples_per_prompt or 2) <= self.rollouts.k,
                 f"training.samples_per_prompt is {training.samples_per_prompt}, but only "

@@ -133,10 +133,10 @@ class ExponentialTransform(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedReward(Section):
-    """A reward that comes with the library's assets, for review text."""
+    """A reward that comes with the library's assets, for film reviews."""
 
-    name: Literal["sentiment", "gold", "lexicon"] = "sentiment"
-    """`sentiment`: a head on MiniLM; `gold`: a head on SmolLM2; `lexicon`: VADER's rules."""
+    name: Literal["training", "gold", "vader"] = "training"
+    """`training`: a head on MiniLM; `gold`: a head on SmolLM2; `vader`: a lexicon and rules."""
     kind: Literal["embedded"] = "embedded"
 
 

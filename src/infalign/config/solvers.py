@@ -22,8 +22,16 @@ class _Solver(Section):
     """Updates of the parameters. ≥ 1."""
     learning_rate: float = 5e-4
     """Of AdamW. > 0."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls to zero after warm-up, if it does."""
+    warmup: int = 0
+    """Steps over which the rate rises linearly from zero. ≥ 0."""
+    max_gradient_norm: float | None = None
+    """Longer gradients are shortened to this; never by default. > 0."""
     prompts_per_step: int | None = None
     """Training prompts in one update; all by default. ≥ 1."""
+    prompts_per_pass: int = 8
+    """Prompts in one forward and backward pass: memory, not mathematics. ≥ 1."""
     checkpoint_every: int = 10
     """Steps between checkpoints, from which a run resumes. ≥ 1."""
     stop_at_kl: float | None = None
@@ -35,15 +43,31 @@ class _Solver(Section):
             f"kl is {self.kl} and beta is {self.beta}; exactly one of them is needed, since each "
             "follows from the other",
         )
-        for name in ("kl", "beta", "learning_rate", "stop_at_kl"):
+        for name in ("kl", "beta", "learning_rate", "max_gradient_norm", "stop_at_kl"):
             value = getattr(self, name)
             require(
                 value is None or is_positive(value),
                 f"{name} is {value}; a finite number greater than 0 is needed",
             )
-        for name in ("steps", "prompts_per_step", "checkpoint_every"):
+        for name in ("steps", "prompts_per_step", "prompts_per_pass", "checkpoint_every"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} is {value}; at least 1 is needed")
+        require(self.warmup >= 0, f"warmup is {self.warmup}; 0 or more is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredSolver(_Solver):
+    measure_every: int = 10
+    """Steps between measurements of KL and win rate on fresh samples; 0: never. ≥ 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.measure_every >= 0, f"measure_every is {self.measure_every}; 0 or more needed")
+        require(
+            self.stop_at_kl is None or self.measure_every > 0,
+            f"stop_at_kl is {self.stop_at_kl}, but measure_every is 0; this solver samples nothing "
+            "itself and would never see its KL",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +78,13 @@ class ExactSolver(_Solver):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSolver(_Solver):
-    """Weighted-likelihood fit of the tilted rollouts, then refinement on the policy's own."""
+class FitSolver(_StoredSolver):
+    """Weighted fit of the tilted rollouts, then refinement on the policy's own samples."""
 
+    loss: Literal["likelihood", "contrast"] = "likelihood"
+    """Which cross-entropy: of the texts, or among the rollouts of a prompt."""
     samples_per_prompt: int | None = None
-    """Stored rollouts used of each prompt; all by default. ≥ 2."""
+    """Rollouts of each prompt in one step, drawn by weight; all by default. ≥ 2."""
     refine_steps: int = 0
     """Online steps after the fit. ≥ 0."""
     kind: Literal["fit"] = "fit"
@@ -66,20 +92,19 @@ class FitSolver(_Solver):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_samples(self.samples_per_prompt)
+        require(
+            self.loss == "likelihood" or self.samples_per_prompt is None,
+            f"samples_per_prompt is {self.samples_per_prompt}, but loss is contrast, which is "
+            "among all rollouts of a prompt; leave it out",
+        )
         require(self.refine_steps >= 0, f"refine_steps is {self.refine_steps}; 0 or more is needed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineSolver(_Solver):
+class OfflineSolver(_StoredSolver):
     """Regression of the log-ratio on the training reward over stored rollouts; log Z is known."""
 
-    samples_per_prompt: int | None = None
-    """Stored rollouts used of each prompt; all by default. ≥ 2."""
     kind: Literal["offline"] = "offline"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_samples(self.samples_per_prompt)
 
 
 @dataclass(frozen=True, kw_only=True)
