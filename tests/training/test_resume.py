@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from infalign.policies.softmax_table import SoftmaxTable
 from infalign.quantile.calibration import EmpiricalCalibration
 from infalign.quantile.transforms import Exponential
 from infalign.training import (
@@ -25,7 +26,7 @@ from infalign.training import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tables import Table, lines, rollouts_of
+from tables import lines, rollouts_of, table
 
 torch.set_num_threads(1)
 P, C, K = 3, 5, 12
@@ -85,7 +86,7 @@ def timeless(rows):
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("step", [1, 7])
 def test_resumed_run_equals_an_uninterrupted_one(name, step, tmp_path):
-    solver, whole, broken = SOLVERS[name], Table(counts() / K), Table(counts() / K)
+    solver, whole, broken = SOLVERS[name], table(counts() / K), table(counts() / K)
     expected = solver.train(
         whole, problem(), directory=tmp_path / "whole", rng=np.random.default_rng(1)
     )
@@ -97,7 +98,7 @@ def test_resumed_run_equals_an_uninterrupted_one(name, step, tmp_path):
             callback=stop_after(step),
             rng=np.random.default_rng(1),
         )
-    broken = Table(counts() / K)
+    broken = table(counts() / K)
     result = solver.train(
         broken, problem(), directory=tmp_path / "broken", rng=np.random.default_rng(1)
     )
@@ -112,7 +113,7 @@ def test_resumed_run_equals_an_uninterrupted_one(name, step, tmp_path):
 def test_a_finished_run_is_not_run_again(name, tmp_path):
     results = [
         SOLVERS[name].train(
-            Table(counts() / K), problem(), directory=tmp_path, rng=np.random.default_rng(1)
+            table(counts() / K), problem(), directory=tmp_path, rng=np.random.default_rng(1)
         )
         for _ in range(2)
     ]
@@ -122,7 +123,7 @@ def test_a_finished_run_is_not_run_again(name, tmp_path):
 @pytest.mark.parametrize("solver", [Exact, Regression])
 def test_a_run_stopped_at_its_target_stays_there(solver, tmp_path):
     descent = Descent(60, 0.05, target_kl=0.1, measure_every=2, measure_k=64)
-    policies = [Table(counts() / K) for _ in range(2)]
+    policies = [table(counts() / K) for _ in range(2)]
     results = [
         solver(descent).train(policy, problem(), directory=tmp_path, rng=np.random.default_rng(1))
         for policy in policies
@@ -134,7 +135,7 @@ def test_a_run_stopped_at_its_target_stays_there(solver, tmp_path):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_directory_without_a_run_and_none_at_all_agree(name, tmp_path):
-    first, second = Table(counts() / K), Table(counts() / K)
+    first, second = table(counts() / K), table(counts() / K)
     SOLVERS[name].train(first, problem(), directory=tmp_path, rng=np.random.default_rng(1))
     result = SOLVERS[name].train(second, problem(), rng=np.random.default_rng(1))
     assert torch.equal(first.logits, second.logits)
@@ -144,20 +145,20 @@ def test_a_directory_without_a_run_and_none_at_all_agree(name, tmp_path):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_directory_of_another_run_is_refused(name, tmp_path):
     SOLVERS[name].train(
-        Table(counts() / K), problem(), directory=tmp_path, rng=np.random.default_rng(1)
+        table(counts() / K), problem(), directory=tmp_path, rng=np.random.default_rng(1)
     )
     with pytest.raises(ValueError, match="holds a run with another beta"):
         SOLVERS[name].train(
-            Table(counts() / K), problem(0.4), directory=tmp_path, rng=np.random.default_rng(1)
+            table(counts() / K), problem(0.4), directory=tmp_path, rng=np.random.default_rng(1)
         )
     with pytest.raises(ValueError, match="holds a run with another seed"):
         SOLVERS[name].train(
-            Table(counts() / K), problem(), directory=tmp_path, rng=np.random.default_rng(2)
+            table(counts() / K), problem(), directory=tmp_path, rng=np.random.default_rng(2)
         )
 
 
 def test_a_run_can_be_continued_for_longer(tmp_path):
-    whole, longer = Table(counts() / K), Table(counts() / K)
+    whole, longer = table(counts() / K), table(counts() / K)
     Exact(DESCENT).train(whole, problem(), rng=np.random.default_rng(1))
     for steps in (5, 11):
         descent = Descent(steps, 0.05, prompts_per_step=2)
@@ -166,11 +167,11 @@ def test_a_run_can_be_continued_for_longer(tmp_path):
 
 
 def test_checkpoints_along_the_way_can_be_loaded(tmp_path):
-    policy = Table(counts() / K)
+    policy = table(counts() / K)
     result = Online(DESCENT, k=4).train(
         policy, problem(), directory=tmp_path, rng=np.random.default_rng(1)
     )
-    last = Table(counts() / K)
+    last = table(counts() / K)
     load_weights(last, result.checkpoints[-1].path)
     assert torch.equal(last.logits, policy.logits)
     load_weights(last, result.checkpoints[0].path)
@@ -180,7 +181,7 @@ def test_checkpoints_along_the_way_can_be_loaded(tmp_path):
 
 
 def test_ctrl_c_keeps_every_finished_step(tmp_path):
-    class Impatient(Table):
+    class Impatient(SoftmaxTable):
         asked = 0
 
         def sample(self, prompts, k, rng):
@@ -191,7 +192,10 @@ def test_ctrl_c_keeps_every_finished_step(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         Online(DESCENT, k=4).train(
-            Impatient(counts() / K), problem(), directory=tmp_path, rng=np.random.default_rng(1)
+            table(counts() / K, Impatient),
+            problem(),
+            directory=tmp_path,
+            rng=np.random.default_rng(1),
         )
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 2
@@ -203,13 +207,13 @@ sys.path.insert(0, {here!r})
 import numpy as np
 import test_resume as t
 
-class Slow(t.Table):
+class Slow(t.SoftmaxTable):
     def sample(self, *given):
         time.sleep(0.05)
         return super().sample(*given)
 
 t.Online(t.DESCENT, k=4).train(
-    Slow(t.counts() / t.K), t.problem(), directory=t.Path({directory!r}),
+    t.table(t.counts() / t.K, Slow), t.problem(), directory=t.Path({directory!r}),
     callback=lambda row: print(row["step"], flush=True), rng=np.random.default_rng(1),
 )
 """
@@ -227,7 +231,7 @@ def test_a_killed_process_loses_only_the_steps_since_its_checkpoint(tmp_path):
             process.send_signal(signal.SIGKILL)
             break
     process.wait(timeout=60)
-    resumed, whole, seen = Table(counts() / K), Table(counts() / K), []
+    resumed, whole, seen = table(counts() / K), table(counts() / K), []
     online = SOLVERS["online"]
     online.train(
         resumed,

@@ -26,7 +26,7 @@ from infalign.training import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tables import Table, distance, lines, rollouts_of
+from tables import distance, law, lines, rollouts_of, table
 
 torch.set_num_threads(1)
 P, C, K = 4, 8, 32
@@ -74,14 +74,12 @@ def enumerated(masses):
 @pytest.fixture
 def stored(counts):
     """Rollouts exactly proportional to the reference: what offline training sees."""
-    table = np.random.default_rng(1).normal(size=(P, C)).round(1)
+    scores = Lookup(np.random.default_rng(1).normal(size=(P, C)).round(1))
     rollouts = rollouts_of(counts)
     texts = [[response.text for response in row] for row in rollouts]
     ids = tuple(line.id for line in lines(P))
-    rewards = Lookup(table)([line.text for line in lines(P)], texts)
-    calibrated = CalibratedReward(
-        Lookup(table), EmpiricalCalibration(ids, rewards), Exponential(5.0)
-    )
+    rewards = scores([line.text for line in lines(P)], texts)
+    calibrated = CalibratedReward(scores, EmpiricalCalibration(ids, rewards), Exponential(5.0))
     return Problem(lines(P), calibrated, calibrated.beta_for_kl(0.5, ids), rollouts)
 
 
@@ -98,9 +96,9 @@ def target_of(problem, masses):
 
 def miss(solver, problem, masses, seed=2):
     """Total variation between what the solver reaches and the tilted policy."""
-    policy = Table(masses)
+    policy = table(masses)
     solver.train(policy, problem, rng=np.random.default_rng(seed))
-    return distance(policy.law(), target_of(problem, masses))
+    return distance(law(policy), target_of(problem, masses))
 
 
 @pytest.mark.parametrize(
@@ -130,10 +128,10 @@ def test_minibatches_of_prompts_and_small_passes_reach_it_too(enumerated, masses
 def test_passes_change_memory_not_the_gradient(enumerated, masses):
     laws = []
     for size in (1, 3, 64):
-        policy = Table(masses)
+        policy = table(masses)
         solver = Online(Descent(steps=5, learning_rate=0.05), prompts_per_pass=size)
         solver.train(policy, enumerated, rng=np.random.default_rng(3))
-        laws.append(policy.law())
+        laws.append(law(policy))
     np.testing.assert_allclose(laws[0], laws[2], atol=1e-12)
     np.testing.assert_allclose(laws[1], laws[2], atol=1e-12)
 
@@ -160,11 +158,11 @@ class _GroupNormalised(TrainingReward):
 
 
 def test_dividing_the_reward_by_its_group_deviation_lands_elsewhere(enumerated, masses):
-    policy = Table(masses)
+    policy = table(masses)
     wrong = dataclasses.replace(enumerated, rewards=_GroupNormalised(enumerated.rewards))
     solver = Online(dataclasses.replace(STEPS, learning_rate=0.02), k=8)
     solver.train(policy, wrong, rng=np.random.default_rng(2))
-    assert distance(policy.law(), target_of(enumerated, masses)) > 0.1
+    assert distance(law(policy), target_of(enumerated, masses)) > 0.1
 
 
 def test_dividing_the_whole_value_by_its_group_deviation_never_settles(
@@ -211,7 +209,7 @@ def test_rao_blackwell_is_exact_at_the_start_but_noisy_at_the_optimum(enumerated
             "gradient_norm"
         ]
 
-    there = Table(masses)
+    there = table(masses)
     with torch.no_grad():
         there.logits.copy_(torch.log(torch.as_tensor(target_of(enumerated, masses))))
     assert gradient_norm(there, "k1", 4) < 1e-6
@@ -222,7 +220,7 @@ def test_rao_blackwell_is_exact_at_the_start_but_noisy_at_the_optimum(enumerated
 def test_online_gradient_is_unbiased(enumerated, masses, kl):
     """Mean of 1500 gradients against the exact one, in standard errors. False alarm < 0.01:
     the largest of 32 |z| stays below 4."""
-    policy = Table(masses)
+    policy = table(masses)
     with torch.no_grad():
         policy.logits += torch.as_tensor(np.random.default_rng(5).normal(size=(P, C)) * 0.3)
 
@@ -231,7 +229,10 @@ def test_online_gradient_is_unbiased(enumerated, masses, kl):
         accumulate()
         return policy.logits.grad.numpy().copy()
 
-    exact = gradient(lambda: Exact()._accumulate(policy, enumerated))
+    scored = enumerated.rewards.score(
+        enumerated.ids, enumerated.texts, policy.responses(enumerated.texts)
+    )
+    exact = gradient(lambda: Exact()._accumulate(policy, enumerated, scored, masses))
     rng, solver = np.random.default_rng(6), Online(k=4, kl=kl)
     draws = np.array(
         [gradient(lambda: solver._accumulate(policy, enumerated, rng)) for _ in range(1500)]
@@ -241,7 +242,7 @@ def test_online_gradient_is_unbiased(enumerated, masses, kl):
 
 
 def test_exact_log_rows_are_exact(enumerated, masses):
-    result = Exact(STEPS).train(Table(masses), enumerated, rng=np.random.default_rng(7))
+    result = Exact(STEPS).train(table(masses), enumerated, rng=np.random.default_rng(7))
     first, last = result.rows[0], result.rows[-1]
     assert first["kl"] == pytest.approx(0, abs=1e-12)
     assert first["win_rate"] == pytest.approx(0.5)
@@ -252,7 +253,7 @@ def test_exact_log_rows_are_exact(enumerated, masses):
 
 def test_online_log_estimates_what_exact_knows(enumerated, masses):
     """One step of 4000 samples against the exact row. False alarm 1e-3: 4 errors of the mean."""
-    policy = Table(masses)
+    policy = table(masses)
     Exact(Descent(steps=8, learning_rate=0.05)).train(
         policy, enumerated, rng=np.random.default_rng(8)
     )
@@ -269,20 +270,20 @@ def test_online_log_estimates_what_exact_knows(enumerated, masses):
 
 def test_training_stops_at_the_target_kl_before_moving_past_it(enumerated, masses):
     descent = dataclasses.replace(STEPS, target_kl=0.2)
-    policy = Table(masses)
+    policy = table(masses)
     result = Exact(descent).train(policy, enumerated, rng=np.random.default_rng(10))
     assert result.stopped == "target_kl"
     assert result.rows[-2]["kl"] < 0.2 <= result.rows[-1]["kl"]
-    kl = (policy.law() * np.log(policy.law() / masses)).sum(1).mean()
+    kl = (law(policy) * np.log(law(policy) / masses)).sum(1).mean()
     assert kl == pytest.approx(result.rows[-1]["kl"])
 
 
 @pytest.mark.parametrize("solver", [Fit, Regression])
 def test_offline_solvers_stop_only_on_what_they_measure(solver, stored, masses):
     with pytest.raises(ValueError, match="never sees its KL"):
-        solver(Descent(target_kl=0.2)).train(Table(masses), stored, rng=np.random.default_rng(0))
+        solver(Descent(target_kl=0.2)).train(table(masses), stored, rng=np.random.default_rng(0))
     descent = dataclasses.replace(STEPS, target_kl=0.2, measure_every=5, measure_k=64)
-    result = solver(descent).train(Table(masses), stored, rng=np.random.default_rng(11))
+    result = solver(descent).train(table(masses), stored, rng=np.random.default_rng(11))
     assert result.stopped == "target_kl"
     assert result.rows[-1]["step"] == result.steps < 100
     assert result.rows[-1]["kl"] >= 0.2
@@ -294,10 +295,10 @@ def test_settings_that_mean_nothing_are_refused(enumerated, stored, masses):
     with pytest.raises(ValueError, match="at least 2 responses"):
         Online(k=1)
     with pytest.raises(ValueError, match="stored reference rollouts"):
-        Fit().train(Table(masses), enumerated, rng=np.random.default_rng(0))
+        Fit().train(table(masses), enumerated, rng=np.random.default_rng(0))
     with pytest.raises(ValueError, match="among all rollouts"):
         Fit(loss="contrast", k=4)
-    frozen = Table(masses)
+    frozen = table(masses)
     frozen.logits.requires_grad_(False)
     with pytest.raises(ValueError, match="no trainable parameters"):
         Exact().train(frozen, enumerated, rng=np.random.default_rng(0))
@@ -305,5 +306,5 @@ def test_settings_that_mean_nothing_are_refused(enumerated, stored, masses):
     blind = [[dataclasses.replace(r, log_prob=nan) for r in row] for row in stored.rollouts]
     with pytest.raises(ValueError, match="rollout 0 of prompt 'id0'"):
         Regression().train(
-            Table(masses), dataclasses.replace(stored, rollouts=blind), rng=np.random.default_rng(0)
+            table(masses), dataclasses.replace(stored, rollouts=blind), rng=np.random.default_rng(0)
         )

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
+from jaxtyping import Float
 
 from infalign.training.descent import Descent, descend, identifying, numpy_of, passes
 from infalign.training.measure import law_row
+from infalign.training.rewards import Scored
 from infalign.training.solver import (
     Callback,
     EnumerablePolicy,
@@ -46,8 +48,15 @@ class Exact(Solver):
         callback: Callback | None = None,
         rng: np.random.Generator,
     ) -> TrainingResult:
+        # Responses and reference never change: score them once, not in every step.
+        responses = policy.responses(problem.texts)
+        scored = problem.rewards.score(problem.ids, problem.texts, responses)
+        reference = policy.reference_law(problem.texts)
+        row_of = {prompt_id: row for row, prompt_id in enumerate(problem.ids)}
+
         def accumulate(batch: Problem, rng: np.random.Generator) -> dict[str, float]:
-            return self._accumulate(policy, batch)
+            rows = [row_of[prompt_id] for prompt_id in batch.ids]
+            return self._accumulate(policy, batch, scored.rows(rows), reference[rows])
 
         return descend(
             self.descent,
@@ -60,11 +69,15 @@ class Exact(Solver):
             rng=rng,
         )
 
-    def _accumulate(self, policy: EnumerablePolicy, batch: Problem) -> dict[str, float]:
+    def _accumulate(
+        self,
+        policy: EnumerablePolicy,
+        batch: Problem,
+        scored: Scored,
+        reference: Float[np.ndarray, "P C"],
+    ) -> dict[str, float]:
         import torch
 
-        scored = batch.rewards.score(batch.ids, batch.texts, policy.responses(batch.texts))
-        reference = policy.reference_law(batch.texts)
         laws = []
         for rows in passes(len(batch.prompts), self.prompts_per_pass):
             texts = batch.texts[rows]

@@ -34,6 +34,11 @@ class Scored:
     quantiles: Float[np.ndarray, "P K"] | None = None
     """u in [0, 1] under the reference; None where no calibration is known."""
 
+    def rows(self, rows: Sequence[int]) -> "Scored":
+        """The same of some of the prompts."""
+        quantiles = None if self.quantiles is None else self.quantiles[rows]
+        return Scored(self.training_rewards[rows], self.rewards[rows], quantiles)
+
 
 class TrainingReward(abc.ABC):
     """Training rewards of new responses, of the reference's own, and the tilt they define."""
