@@ -33,7 +33,7 @@ from infalign.report import (
 
 _GRID = (np.arange(4000) + 0.5) / 4000
 _KLS = (0, *np.geomspace(0.005, 3, 40))
-_TREATMENT, _BASELINE, _MIDDLE = "InfAlign, exp(10u)", "RLHF on raw reward", "calibrated only"
+_TREATMENT, _BASELINE, _MIDDLE = "InfAlign exp(10u)", "RLHF on raw reward", "calibrated only"
 _TRANSFORMS = {
     "exp(10u)": np.expm1(10 * _GRID) / np.expm1(10),
     "identity": _GRID,

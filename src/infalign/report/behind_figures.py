@@ -6,8 +6,8 @@ import numpy as np
 
 from infalign.report.calibration_check import CalibrationCheck
 from infalign.report.finding import fraction_of_limit, split_words
-from infalign.report.measured import Curve, Estimate, Frontier
-from infalign.report.numbers import MISSING, percent_with_error, real, shorten
+from infalign.report.measured import Curve, Frontier
+from infalign.report.numbers import MISSING, percent_with_error, real, real_with_error, shorten
 from infalign.report.record import TrainingCurve, WinRateByN
 from infalign.report.tables import Table
 
@@ -49,7 +49,7 @@ def frontier_points(frontier: Frontier) -> Table | None:
         (
             measured.policy,
             MISSING if point.step is None else str(point.step),
-            _with_error(point.kl),
+            real_with_error(point.kl),
             percent_with_error(point.win_rate),
             percent_with_error(fraction_of_limit(frontier, point)),
         )
@@ -60,21 +60,20 @@ def frontier_points(frontier: Frontier) -> Table | None:
     return Table.of(f"Measured, {split_words[frontier.split]}", head, rows) if rows else None
 
 
-def _with_error(estimate: Estimate) -> str:
-    text = real(estimate.value)
-    return text if estimate.se is None else f"{text}\u00a0±\u00a0{real(estimate.se)}"
-
-
 def calibration(check: CalibrationCheck) -> Table:
-    """Distances from uniform, and the histogram."""
-    total = (max(1, sum(check.before)), max(1, sum(check.after)))
+    """The distribution functions at some levels."""
     rows = [
-        (f"{real(low)} to {real(high)}", real(100 * b / total[0], 1), real(100 * a / total[1], 1))
-        for low, high, b, a in zip(
-            check.edges[:-1], check.edges[1:], check.before, check.after, strict=True
-        )
+        (real(check.levels[i]), *(_triple(side[i]) for side in (check.before, check.after)))
+        for i in _thin(len(check.levels))
     ]
-    return Table.of("Rollouts per bin", ("bin", "before, %", "after, %"), rows)
+    head = ("level", "before, %", "after, %")
+    note = "Mean over prompts, in brackets the 10 % and 90 % points over prompts."
+    return Table.of("Share of rollouts at or below a level", head, rows, note)
+
+
+def _triple(triple: tuple[float, float, float]) -> str:
+    low, mean, high = (real(100 * value, 0) for value in triple)
+    return f"{mean} [{low}, {high}]"
 
 
 def training(curves: Sequence[TrainingCurve]) -> Table:
@@ -98,4 +97,4 @@ def win_rate_by_n(curves: Sequence[WinRateByN], reward: str) -> Table:
         where = f"{split_words[curve.split]}, {shorten(curve.judge or reward, 30)}"
         rows.append((curve.policy, where, real(curve.kl), *values))
     head = ("policy", "on, judged by", "KL, nats", *(f"N = {n}, %" for n in ns))
-    return Table.of("Best-of-N win rate", head, rows)
+    return Table.of("Best-of-N win rate", head, rows, words=[1])

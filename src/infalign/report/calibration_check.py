@@ -37,7 +37,9 @@ class PromptSpread(PlainRecord):
 @final
 @dataclasses.dataclass(frozen=True)
 class CalibrationCheck(PlainRecord):
-    """Histograms on [0,1] before and after calibration, and the spread of every prompt.
+    """Distribution functions on [0,1] before and after calibration, and every prompt's spread.
+
+    Fill it by :meth:`from_rewards`.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -48,12 +50,13 @@ class CalibrationCheck(PlainRecord):
         (True, 0.01)
     """
 
-    edges: tuple[float, ...]
-    """Bin edges on [0, 1]; one more than there are counts."""
-    before: tuple[int, ...]
-    """Rollouts per bin, rewards on one global scale."""
-    after: tuple[int, ...]
-    """Rollouts per bin, calibrated rewards."""
+    levels: tuple[float, ...]
+    """Points of [0, 1], increasing, where the distribution functions are given."""
+    before: tuple[tuple[float, float, float], ...]
+    """Share of a prompt's rollouts at or below each level, rewards on one global scale: 10 % point
+    over prompts, mean, 90 % point."""
+    after: tuple[tuple[float, float, float], ...]
+    """The same of calibrated rewards: the mean is the level itself when uniform."""
     ks_before: float
     """Kolmogorov–Smirnov distance of all pooled rollouts from uniform, before. In [0, 1]."""
     ks_after: float
@@ -70,13 +73,8 @@ class CalibrationCheck(PlainRecord):
     """Which rollouts these are: the reference's own left one out, or fresh ones."""
 
     def check(self) -> None:
-        """Edges and counts fit together."""
-        require_same_length(self, "before", "after")
-        if len(self.edges) != len(self.before) + 1:
-            raise ValueError(
-                f"CalibrationCheck has {len(self.edges)} edges for {len(self.before)} counts; "
-                "a histogram needs one edge more than it has counts."
-            )
+        """One triple per level."""
+        require_same_length(self, "levels", "before", "after")
 
     @classmethod
     def from_rewards(
@@ -85,7 +83,7 @@ class CalibrationCheck(PlainRecord):
         quantiles: Float[np.ndarray, "P K"],
         prompts: Sequence[str] | None = None,
         *,
-        bins: int = 20,
+        levels: int = 41,
         note: str = "",
     ) -> "CalibrationCheck":
         """The check of reference rollouts: P prompts with K rewards and their quantiles.
@@ -95,7 +93,7 @@ class CalibrationCheck(PlainRecord):
             quantiles: the same rollouts calibrated by *other* rollouts of the same prompt (left
                 one out, or fresh); quantiles among themselves are uniform by construction.
             prompts: P ids or texts that name the prompts.
-            bins: bars of the histograms.
+            levels: points of [0, 1] at which the distribution functions are kept.
             note: said under the figure.
 
         Raises:
@@ -111,11 +109,11 @@ class CalibrationCheck(PlainRecord):
         before = stats.norm.cdf((rewards - rewards.mean()) / scale)
         names = [f"prompt {i + 1}" for i in range(len(rewards))] if prompts is None else prompts
         points = zip(_points(rewards), _points(quantiles), names, strict=True)
-        edges = np.linspace(0, 1, bins + 1)
+        grid = np.linspace(0, 1, levels)
         return cls(
-            edges=tuple(edges),
-            before=tuple(np.histogram(before, edges)[0]),
-            after=tuple(np.histogram(quantiles, edges)[0]),
+            levels=tuple(grid),
+            before=_distribution(before, grid),
+            after=_distribution(quantiles, grid),
             ks_before=_ks(before.ravel()),
             ks_after=_ks(quantiles.ravel()),
             prompt_ks_before=float(np.mean([_ks(row) for row in before])),
@@ -130,6 +128,15 @@ def _ks(values: np.ndarray) -> float:
     """Largest distance between the empirical CDF and that of the uniform law."""
     ordered, steps = np.sort(values), np.arange(len(values) + 1) / len(values)
     return float(max(np.max(steps[1:] - ordered), np.max(ordered - steps[:-1])))
+
+
+def _distribution(
+    values: Float[np.ndarray, "P K"], grid: np.ndarray
+) -> tuple[tuple[float, float, float], ...]:
+    """At each level: 10 % point, mean and 90 % point over prompts of the share at or below it."""
+    shares = np.mean(values[:, :, None] <= grid, axis=1)
+    low, high = np.quantile(shares, (0.1, 0.9), axis=0)
+    return tuple(zip(low.tolist(), shares.mean(0).tolist(), high.tolist(), strict=True))
 
 
 def _points(values: np.ndarray) -> list[tuple[float, float, float]]:

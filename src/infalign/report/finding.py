@@ -60,20 +60,23 @@ def find_difference(comparison: Comparison, policy: str, baseline: str) -> Diffe
 
 
 def _clause(act: Act, comparison: Comparison, found: Difference, *, first: bool, kl: bool) -> str:
-    estimate = found.difference
+    estimate, ends = found.difference, found.difference.interval()
     place = f"on {split_words[comparison.split]}"
     place += f" (KL {real(comparison.kl)} nats)" if kl else ""
-    ends = estimate.interval()
-    error = f"95 % interval {interval_points(estimate)}" if ends else "no standard error known"
-    size = f"{abs(100 * estimate.value):.1f} points"
-    if ends is None or ends[0] <= 0 <= ends[1]:
-        verdict = "there is no significant difference" if ends else "the difference is"
-        names = f" between {act.treatment} and {act.baseline}" if first else ""
-        win = f" in {act.procedure} win rate" if first else ""
-        return f"{place} {verdict}{names}{win} ({points(estimate.value)} points, {error})"
-    who = f"{act.treatment} {'beats' if estimate.value > 0 else 'falls behind'} {act.baseline}"
+    names = f" between {act.treatment} and {act.baseline}" if first else ""
     win = f" of {act.procedure} win rate" if first else ""
-    return f"{place} {who} by {size}{win} ({error})"
+    if ends is None:
+        what = f"the difference{names} is {points(estimate.value)} points{win}"
+        return f"{place} {what} (no standard error known)"
+    if ends[0] <= 0 <= ends[1]:
+        error = (
+            f"{points(estimate.value)} points{win}, 95\u00a0% interval {interval_points(estimate)}"
+        )
+        return f"{place} there is no significant difference{names} ({error})"
+    verb = "beats" if estimate.value > 0 else "falls behind"
+    low, high = (f"{100 * end:.1f}" for end in sorted(map(abs, ends)))
+    size = f"{abs(100 * estimate.value):.1f} points{win} (95\u00a0% interval {low} to {high})"
+    return f"{place} {act.treatment} {verb} {act.baseline} by {size}"
 
 
 def limit_at(frontier: Frontier, kl: float) -> float | None:

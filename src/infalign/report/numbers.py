@@ -1,6 +1,5 @@
 """How numbers read in a report: percent, points, intervals, durations; and text made printable."""
 
-import math
 import re
 
 from infalign.report.measured import Estimate
@@ -14,6 +13,7 @@ __all__ = [
     "points",
     "printable",
     "real",
+    "real_with_error",
     "shorten",
 ]
 
@@ -29,11 +29,11 @@ def _signs(text: str) -> str:
 
 
 def percent(probability: float | None, digits: int = 1) -> str:
-    """A probability as percent.
+    r"""A probability as percent.
 
     Example:
         >>> percent(0.8715)
-        '87.2 %'
+        '87.2\xa0%'
     """
     return MISSING if probability is None else _signs(f"{100 * probability:.{digits}f}") + "\u00a0%"
 
@@ -63,6 +63,12 @@ def real(value: float | None, digits: int = 2) -> str:
     return MISSING if value is None else _signs(f"{value:.{digits}f}")
 
 
+def real_with_error(estimate: Estimate) -> str:
+    """A number with one standard error."""
+    value = real(estimate.value)
+    return value if estimate.se is None else f"{value}\u00a0±\u00a0{real(estimate.se)}"
+
+
 def count(value: int | None) -> str:
     """An integer with thin spaces between thousands."""
     return MISSING if value is None else f"{value:,}".replace(",", "\u202f")
@@ -75,14 +81,15 @@ def duration(seconds: float) -> str:
         >>> duration(0.412), duration(75), duration(4000)
         ('0.41 s', '1 min 15 s', '1 h 7 min')
     """
-    if seconds < 10:
+    if seconds < 1:
         return f"{seconds:.2f} s"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
+    if seconds < 3599.5:
+        minutes, rest = divmod(round(seconds), 60)
         return f"{minutes} min {rest} s"
-    return f"{math.floor(minutes / 60)} h {minutes % 60} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
 
 
 def shorten(text: str, length: int) -> str:

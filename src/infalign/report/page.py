@@ -17,7 +17,7 @@ from infalign.report.figures import by_n, calibration, canvas, frontier, trainin
 from infalign.report.figures.palette import DARK, LIGHT, Palette
 from infalign.report.finding import headline, split_words
 from infalign.report.numbers import duration, percent, printable, real
-from infalign.report.record import Act, Report
+from infalign.report.record import Act, Report, WinRateByN
 from infalign.report.tables import Table
 
 __all__ = ["render"]
@@ -52,6 +52,22 @@ class ActView:
     training: FigureView | None
     by_n: FigureView | None
     cost: Table | None
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """Keys and short names of the parts that are there, in their order on the page."""
+        named = {
+            "main": ("win rate against KL", self.main),
+            "equal-kl": ("equal KL", self.comparisons),
+            "ideal": ("ideal", self.ideal),
+            "distance": ("distance", self.decompositions),
+            "calibration": ("calibration", self.calibration),
+            "training": ("training", self.training),
+            "by-n": ("by N", self.by_n),
+            "answers": ("answers", self.act.answers),
+            "cost": ("cost", self.cost),
+        }
+        return [(key, title) for key, (title, part) in named.items() if part]
 
 
 def render(report: Report) -> str:
@@ -122,7 +138,7 @@ def _main(act: Act, name: str, palette: Palette) -> FigureView:
     caption = " ".join(
         [
             f"Both sides decoded by {act.procedure}, judged by {' and '.join(judges)}. Curves are",
-            "predictions, points are measurements along training with 95 % intervals; hollow",
+            "predictions, points are measurements along training with 95\u00a0% intervals; hollow",
             "points are held-out prompts.",
             *notes,
         ]
@@ -144,11 +160,12 @@ def _calibration(act: Act, name: str) -> FigureView | None:
     if check is None:
         return None
     caption = (
-        f"Distance from uniform (Kolmogorov–Smirnov): pooled {real(check.ks_before, 3)} before and "
-        f"{real(check.ks_after, 3)} after; mean over prompts {real(check.prompt_ks_before, 3)} "
-        f"before and {real(check.prompt_ks_after, 3)} after, where {check.k} perfectly uniform "
-        f"draws would show about {real(0.87 / check.k**0.5, 3)}. Bars: the middle 80 % of each "
-        f"prompt's rollouts, with the median. {check.note}"
+        "Left and middle: the middle 80\u00a0% of each prompt's rollouts, with the median. Right: "
+        "distribution functions, mean over prompts, with the band that holds 80\u00a0% of prompts. "
+        "Each prompt's distance from uniform (Kolmogorov–Smirnov, mean over prompts): "
+        f"{real(check.prompt_ks_before)} before and {real(check.prompt_ks_after)} after, where "
+        f"{check.k} perfectly uniform draws would show about {real(0.87 / check.k**0.5)}; of all "
+        f"rollouts pooled: {real(check.ks_before)} and {real(check.ks_after)}. {check.note}"
     )
     return _figure(
         name,
@@ -178,10 +195,10 @@ def _by_n(act: Act, name: str, palette: Palette) -> FigureView | None:
     curves = [c for c in act.win_rate_by_n if c.ns]
     if not curves:
         return None
-    at = [f"{c.policy} {real(c.kl)}" for c in curves if c.kl is not None]
-    caption = "Policy and reference both decoded by best-of-N; bands are 95 % intervals."
-    if at:
-        caption += f" KL in nats: {', '.join(dict.fromkeys(at))}; not equal, so compare with care."
+    caption = (
+        "Policy and reference both decoded by best-of-N; bands are 95\u00a0% intervals. "
+        + _measured_kl(curves)
+    )
     return _figure(
         name,
         "Win rate by number of candidates",
@@ -190,3 +207,17 @@ def _by_n(act: Act, name: str, palette: Palette) -> FigureView | None:
         caption,
         [behind.win_rate_by_n(curves, act.reward)],
     )
+
+
+def _measured_kl(curves: Sequence[WinRateByN]) -> str:
+    """Each policy's own KL, and a warning where they are too unequal to compare win rates."""
+    known = [c for c in curves if c.kl is not None]
+    if not known:
+        return ""
+    listed = dict.fromkeys(f"{c.policy} {real(c.kl)} ({split_words[c.split]})" for c in known)
+    text = f"KL in nats: {', '.join(listed)}."
+    for split in split_words:
+        kls = [c.kl for c in known if c.split == split and c.kl is not None]
+        if kls and max(kls) > 1.05 * min(kls):
+            return f"{text} Unequal KL: compare policies at equal KL, not here."
+    return text

@@ -6,6 +6,7 @@ made what could not be written as standard JSON: NaN and infinities have no plac
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,9 @@ def _plain(value: Any, where: str) -> Any:
             f"{where} is {value}; a report holds finite numbers only, so that every reader can "
             "parse it. Pass None where a number is unknown, or leave the part out."
         )
+    if isinstance(value, str):
+        # Half of a surrogate pair is no character: neither UTF-8 nor JSON readers take it.
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
     if isinstance(value, list | tuple):
         return tuple(_plain(item, f"{where}[{i}]") for i, item in enumerate(value))
     if isinstance(value, Mapping):

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from infalign.report.finding import find_difference, fraction_of_limit, limit_at, split_words
-from infalign.report.measured import Comparison, Decomposition, Difference, IdealRow
+from infalign.report.measured import Comparison, Decomposition, Difference, Estimate, IdealRow
 from infalign.report.numbers import (
     MISSING,
     count,
@@ -17,6 +17,7 @@ from infalign.report.numbers import (
     percent_with_error,
     points,
     real,
+    real_with_error,
 )
 from infalign.report.record import Act, Stage
 
@@ -40,6 +41,8 @@ class Cell:
     """CSS class: `strong`, `faint`, `words`."""
     span: int = 1
     """Columns it covers."""
+    bar: float | None = None
+    """Length of a bar behind the text, 0 to 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,45 +53,56 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    words: frozenset[int] = frozenset({0})
+    """Columns that hold words, set flush left."""
 
     @classmethod
     def of(
-        cls, caption: str, head: Iterable[str], rows: Iterable[Sequence[str | Cell]], note: str = ""
+        cls,
+        caption: str,
+        head: Iterable[str],
+        rows: Iterable[Sequence[str | Cell]],
+        note: str = "",
+        words: Iterable[int] = (),
     ) -> "Table":
-        """A table from plain strings and cells."""
+        """A table from plain strings and cells; `words` are the columns to set flush left."""
         cells = tuple(tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
-        return cls(caption, tuple(head), cells, note)
+        return cls(caption, tuple(head), cells, note, frozenset({0, *words}))
 
 
 def fractions(act: Act) -> Table | None:
     """Every policy's last checkpoint beside the limit at its own KL."""
-    rows = []
+    head = ("policy", "of the limit, %", "win rate, %", "limit, %", "KL, nats")
+    rows: list[Sequence[str | Cell]] = []
     for frontier in act.frontiers:
-        for measured in frontier.measured:
-            if not measured.checkpoints:
-                continue
+        trained = [measured for measured in frontier.measured if measured.checkpoints]
+        if trained:
+            rows.append([Cell(split_words[frontier.split].capitalize(), "group", len(head))])
+        for measured in trained:
             last = measured.checkpoints[-1]
             limit = last.limit if last.limit is not None else limit_at(frontier, last.kl.value)
-            part = fraction_of_limit(frontier, last)
-            kl_error = "" if last.kl.se is None else f"\u00a0±\u00a0{real(last.kl.se)}"
             rows.append(
                 (
                     measured.policy,
-                    split_words[frontier.split],
-                    real(last.kl.value) + kl_error,
+                    _share(fraction_of_limit(frontier, last)),
                     percent_with_error(last.win_rate),
                     MISSING if limit is None else real(100 * limit, 1),
-                    Cell(percent_with_error(part), "strong"),
+                    real_with_error(last.kl),
                 )
             )
     if not rows:
         return None
-    head = ("policy", "on", "KL, nats", "win rate, %", "limit at that KL, %", "of the limit, %")
     note = (
-        "Of the limit: (W − 50 %) / (W* − 50 %) at the policy's own measured KL; its error is "
-        "that of the win rate alone. ± one standard error over prompts."
+        "Of the limit: (W − 50\u00a0%) / (W* − 50\u00a0%), with the limit W* at the policy's own "
+        "measured KL; its error is that of the win rate alone. ± one standard error over prompts."
     )
     return Table.of("Last checkpoint of each policy", head, rows, note)
+
+
+def _share(part: Estimate | None) -> Cell:
+    """A fraction of the limit with a bar of its length."""
+    bar = None if part is None else min(1.0, max(0.0, part.value))
+    return Cell(percent_with_error(part), "bar", bar=bar)
 
 
 def comparisons(act: Act) -> list[Table]:
@@ -104,22 +118,19 @@ def comparisons(act: Act) -> list[Table]:
 def _comparison_table(act: Act, chosen: Sequence[Comparison], caption: str) -> Table:
     policies = list(dict.fromkeys(v.policy for c in chosen for v in c.win_rates))
     pairs = _pairs(act, chosen)
-    head = ["decoding", "KL, nats", *(f"{p}, %" for p in policies)]
-    head += [f"{policy} − {baseline}, points" for policy, baseline in pairs]
+    head = ["KL, nats", *(f"{policy} − {baseline}, points" for policy, baseline in pairs)]
+    head += [f"{policy}, %" for policy in policies]
     rows: list[list[str | Cell]] = []
-    for judge in dict.fromkeys(c.judge for c in chosen):
-        role = " (trained on)" if judge == act.reward else " (never trained on)"
-        rows.append([Cell(f"Judged by {judge}{role}", "group", len(head))])
-        for c in (c for c in chosen if c.judge == judge):
+    for judge, procedure in dict.fromkeys((c.judge, c.procedure) for c in chosen):
+        role = "trained on" if judge == act.reward else "never trained on"
+        words = f"{procedure}, judged by {judge} ({role})"
+        rows.append([Cell(words, "group", len(head))])
+        for c in (c for c in chosen if (c.judge, c.procedure) == (judge, procedure)):
             values = {v.policy: percent_with_error(v.win_rate) for v in c.win_rates}
-            row: list[str | Cell] = [c.procedure, real(c.kl)]
-            row += [values.get(policy, MISSING) for policy in policies]
-            rows.append(row + [_difference(find_difference(c, *pair)) for pair in pairs])
-    note = (
-        "± one standard error over prompts; brackets: 95 % interval of the paired difference, not "
-        "corrected for the number of rows. Bold: the interval excludes 0."
-    )
-    return Table.of(caption, head, rows, note)
+            row: list[str | Cell] = [real(c.kl)]
+            row += [_difference(find_difference(c, *pair)) for pair in pairs]
+            rows.append(row + [values.get(policy, MISSING) for policy in policies])
+    return Table.of(caption, head, rows)
 
 
 def _pairs(act: Act, chosen: Sequence[Comparison]) -> list[tuple[str, str]]:
@@ -155,17 +166,13 @@ def ideal(rows: Sequence[IdealRow], procedure: str) -> Table | None:
         leads = estimate.value == best[row.kl, kind]
         return Cell(percent_with_error(estimate), "strong" if leads else "")
 
-    body = [
-        (
-            row.transform,
-            real(row.kl),
-            real(row.beta, 3),
-            cell(row, "standard"),
-            cell(row, "decoded"),
-        )
-        for row in rows
-    ]
-    head = ("transform", "KL, nats", "β", "standard, %", f"{procedure}, %")
+    head = ("transform", "standard, %", f"{procedure}, %", "β")
+    body: list[Sequence[str | Cell]] = []
+    for kl in dict.fromkeys(row.kl for row in rows):
+        body.append([Cell(f"KL {real(kl)} nats", "group", len(head))])
+        for row in (row for row in rows if row.kl == kl):
+            values = (cell(row, "standard"), cell(row, "decoded"))
+            body.append((row.transform, *values, real(row.beta, 3)))
     note = "± one standard error over prompts. Bold: the largest of its column at that KL."
     return Table.of("Exact tilt of the stored rollouts", head, body, note)
 
@@ -179,7 +186,7 @@ def decomposition(found: Decomposition) -> Table:
         rows.append((row.label, real(100 * row.value, 1) + error, lost, Cell(row.note, "words")))
     at = "" if found.kl is None else f" at KL {real(found.kl)} nats"
     head = ("level", "win rate, %", "change, points", "how it was obtained")
-    return Table.of(f"{found.policy}{at}", head, rows)
+    return Table.of(f"{found.policy}{at}", head, rows, words=[3])
 
 
 def cost(stages: Sequence[Stage]) -> Table | None:
@@ -209,8 +216,8 @@ def cost(stages: Sequence[Stage]) -> Table | None:
         "",
         "",
     )
-    head = ("stage", "time", "responses", "tokens", "tokens per second", "")
-    return Table.of("Cost", head, [*rows, total])
+    head = ("stage", "time", "responses", "tokens", "tokens per second", "note")
+    return Table.of("Time and text by stage", head, [*rows, total], words=[5])
 
 
 def _sum(values: Iterable[int | None]) -> str:

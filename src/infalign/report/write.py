@@ -57,7 +57,10 @@ def load_report(path: str | os.PathLike[str]) -> Report:
     Raises:
         ValueError: where the file is not a report, or one of another version.
     """
-    record = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON, or only a part of it: {error}.") from error
     header = {k: record.pop(k, None) for k in _FORMAT} if isinstance(record, dict) else record
     if header != _FORMAT:
         raise ValueError(
@@ -75,7 +78,7 @@ def load_report(path: str | os.PathLike[str]) -> Report:
 
 def main_figure_svg(act: Act, path: str | os.PathLike[str]) -> Path:
     """The act's main figure as an SVG file that is light or dark as its reader's system is."""
-    _require_extra()
+    _require_main_figure(act)
     from infalign.report.figures import canvas, frontier
     from infalign.report.figures.palette import Palette
 
@@ -88,7 +91,7 @@ def main_figure_svg(act: Act, path: str | os.PathLike[str]) -> Path:
 
 def main_figure_png(act: Act, path: str | os.PathLike[str]) -> Path:
     """The act's main figure as a PNG in light colours, twice the size it is shown at."""
-    _require_extra()
+    _require_main_figure(act)
     from infalign.report.figures import canvas, frontier
     from infalign.report.figures.palette import Palette
 
@@ -103,6 +106,15 @@ def _replace(path: Path, text: str) -> Path:
     partial.write_bytes(text.encode("utf-8", "replace"))
     partial.replace(path)
     return path
+
+
+def _require_main_figure(act: Act) -> None:
+    _require_extra()
+    if not act.frontiers:
+        raise ValueError(
+            f"Act {act.title!r} has no frontiers; the main figure has one panel for each. Fill "
+            "Act.frontiers."
+        )
 
 
 def _require_extra(kept: str = "") -> None:

@@ -26,7 +26,7 @@ def draw(curves: Sequence[WinRateByN], palette: Palette, *, narrow: bool) -> Fig
     """One panel for each judge and set of prompts."""
     groups = _groups(curves)
     handles = _handles(curves, palette)
-    columns = 1 if narrow else 2
+    columns = canvas.legend_columns(handles, narrow=narrow)
     figure, axes = canvas.panels(
         len(groups),
         narrow=narrow,
@@ -40,7 +40,7 @@ def draw(curves: Sequence[WinRateByN], palette: Palette, *, narrow: bool) -> Fig
             _line(ax, curve, palette)
         _axes(ax, sorted({n for curve in members for n in curve.ns}))
         title = split_words[split].capitalize()
-        ax.set_title(f"{title}, {shorten(judge, 20)}" if judge else title)
+        ax.set_title(f"{title}\njudged by {shorten(judge, 22)}" if judge else title)
         if narrow or index % 2 == 0:
             ax.set_ylabel("best-of-N win rate")
     canvas.legend(figure, handles, columns=columns)
@@ -61,7 +61,7 @@ def _axes(ax: Any, ns: list[int]) -> None:
     ax.xaxis.set_major_locator(FixedLocator(shown))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(lambda n, _: f"{n:g}")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol="\u00a0%"))
     ax.axhline(0.5, color=LIGHT["muted"], lw=1, ls=(0, (2, 2)), zorder=0.5)
     ax.set_xlabel("N, candidates on both sides")
     ax.tick_params(labelleft=True)

@@ -1,4 +1,4 @@
-"""Rewards before and after calibration: each prompt's spread, and how uniform the whole is."""
+"""Rewards before and after calibration: each prompt's spread, and how far from uniform they are."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _BEFORE, _AFTER = LIGHT["s2"], LIGHT["s1"]
 
 
 def draw(check: CalibrationCheck, *, narrow: bool) -> Figure:
-    """Spread of raw rewards by prompt, spread of quantiles by prompt, pooled histograms."""
+    """Spread of raw rewards by prompt, spread of quantiles by prompt, distribution functions."""
     spreads = 2 if check.spread else 0
     figure, axes = canvas.panels(
         spreads + 1,
@@ -26,16 +26,18 @@ def draw(check: CalibrationCheck, *, narrow: bool) -> Figure:
         legend_rows=2 if narrow else 1,
     )
     if spreads:
-        _spread(axes[0], [p.rewards for p in check.spread], _BEFORE)
-        axes[0].set(title="Raw reward", ylabel="reward")
-        _spread(axes[1], [p.quantiles for p in check.spread], _AFTER)
+        ordered = sorted(check.spread, key=lambda p: p.rewards[1])
+        _spread(axes[0], [p.rewards for p in ordered], _BEFORE)
+        axes[0].set(title="Raw reward", ylabel="reward", xlabel="prompts, by median")
+        _spread(axes[1], [p.quantiles for p in ordered], _AFTER)
         axes[1].set(title="Calibrated", ylabel="quantile", ylim=(0, 1))
+        axes[1].set_xlabel("prompts, in the same order")
         for level in (0.1, 0.5, 0.9):
             axes[1].axhline(level, color=LIGHT["muted"], lw=1, ls=(0, (2, 2)), zorder=0.5)
-    _histogram(axes[-1], check)
+    _distribution(axes[-1], check)
     handles = [
-        canvas.key("before: one global scale", color=_BEFORE, ls=(0, (6, 2))),
-        canvas.key("after: quantile in own prompt", color=_AFTER),
+        canvas.key("before, one global scale", color=_BEFORE, ls=(0, (6, 2))),
+        canvas.key("after, quantile in own prompt", color=_AFTER),
         canvas.key("uniform", color=LIGHT["muted"], ls=(0, (2, 2)), lw=1),
     ]
     canvas.legend(figure, handles, columns=1 if narrow else 3)
@@ -43,26 +45,26 @@ def draw(check: CalibrationCheck, *, narrow: bool) -> Figure:
 
 
 def _spread(ax: Any, points: list[tuple[float, float, float]], colour: str) -> None:
-    low, middle, high = np.array(sorted(points, key=lambda p: p[1])).T
+    low, middle, high = np.array(points).T
     order = np.arange(1, len(points) + 1)
     width = min(3.0, 120 / len(points))
     ax.vlines(order, low, high, color=colour, lw=width, alpha=0.65)
     ax.plot(order, middle, "_", color=LIGHT["ink"], markersize=min(8, 3 + 120 / len(points)), mew=2)
-    ax.set(xlabel="prompts, by median", xlim=(0, len(points) + 1))
+    ax.set_xlim(0, len(points) + 1)
     ax.grid(axis="x", visible=False)
 
 
-def _histogram(ax: Any, check: CalibrationCheck) -> None:
-    edges = np.array(check.edges)
-    for counts, colour, dash in (
+def _distribution(ax: Any, check: CalibrationCheck) -> None:
+    for triples, colour, dash in (
         (check.before, _BEFORE, (0, (6, 2))),
         (check.after, _AFTER, "-"),
     ):
-        density = np.array(counts) / max(1, sum(counts)) / np.diff(edges)
-        ax.stairs(density, edges, color=colour, lw=1.8, ls=dash)
-    ax.axhline(1, color=LIGHT["muted"], lw=1, ls=(0, (2, 2)))
-    ax.set(title="All prompts pooled", xlabel="value on [0, 1]", ylabel="density")
-    ax.set(xlim=(0, 1), ylim=(0, None))
+        low, mean, high = zip(*triples, strict=True)
+        ax.fill_between(check.levels, low, high, color=colour, alpha=0.2, lw=0)
+        ax.plot(check.levels, mean, color=colour, ls=dash, lw=1.8)
+    ax.plot([0, 1], [0, 1], color=LIGHT["muted"], lw=1, ls=(0, (2, 2)))
+    ax.set(title="Distribution", xlabel="value on [0, 1]", ylabel="share at or below")
+    ax.set(xlim=(0, 1), ylim=(0, 1))
 
 
 def alt(check: CalibrationCheck) -> str:

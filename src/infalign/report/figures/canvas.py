@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from infalign.report.figures.palette import DARK, LIGHT
-from infalign.report.numbers import shorten
+from infalign.report.numbers import printable, shorten
 
-__all__ = ["drawing", "key", "legend", "panels", "png", "svg"]
+__all__ = ["drawing", "key", "legend", "legend_columns", "panels", "png", "svg"]
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
@@ -61,7 +61,7 @@ _STYLE: Any = {
     "svg.hashsalt": "infalign",
     "path.simplify": False,
 }
-WIDE, NARROW = 820, 332
+WIDE, NARROW = 760, 332
 """Pixels across: the page's column, and a phone's."""
 
 
@@ -92,7 +92,7 @@ def panels(
     pixels = (NARROW if narrow else WIDE, rows * height + 22 * legend_rows)
     figure = Figure(figsize=(pixels[0] / 72, pixels[1] / 72), dpi=72, layout="constrained")
     engine: Any = figure.get_layout_engine()
-    engine.set(w_pad=4 / 72, h_pad=5 / 72, wspace=0.04, hspace=0.04)
+    engine.set(w_pad=4 / 72, h_pad=5 / 72, wspace=0.04, hspace=0.07 if narrow else 0.04)
     grid = figure.subplots(rows, columns, squeeze=False, **subplots).ravel()
     for empty in grid[number:]:
         empty.set_axis_off()
@@ -102,6 +102,12 @@ def panels(
 def key(label: str, **look: Any) -> Line2D:
     """An entry of the legend: a line without points, drawn as its series is."""
     return Line2D([], [], label=shorten(label, 32), **look)
+
+
+def legend_columns(handles: Sequence[Any], *, narrow: bool) -> int:
+    """How many entries fit side by side: long names get fewer columns."""
+    longest = max((len(handle.get_label()) for handle in handles), default=0)
+    return 1 if narrow else 3 if longest <= 29 else 2
 
 
 def legend(figure: Figure, handles: Sequence[Any], *, columns: int) -> None:
@@ -185,6 +191,7 @@ def _rename_ids(root: ElementTree.Element, name: str) -> None:
 
 
 def _describe(root: ElementTree.Element, name: str, title: str, alt: str) -> None:
+    title, alt = printable(title), printable(alt)
     for position, (tag, text) in enumerate((("title", title), ("desc", alt))):
         element = ElementTree.Element(f"{{{_SVG}}}{tag}", {"id": f"{name}-{tag}"})
         element.text = text

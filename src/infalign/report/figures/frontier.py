@@ -18,7 +18,7 @@ __all__ = ["alt", "draw"]
 def draw(act: Act, palette: Palette, *, narrow: bool) -> Figure:
     """One panel per set of prompts, all on the same axes, one legend for them all."""
     handles = _handles(act, palette)
-    columns = 1 if narrow else 3
+    columns = canvas.legend_columns(handles, narrow=narrow)
     rows = -(-len(handles) // columns)
     height = 300 if narrow else 370
     figure, axes = canvas.panels(
@@ -31,18 +31,18 @@ def draw(act: Act, palette: Palette, *, narrow: bool) -> Figure:
     )
     right, low = _extent(act)
     for index, (ax, frontier) in enumerate(zip(axes, act.frontiers, strict=True)):
-        _panel(ax, frontier, palette, right)
+        _panel(ax, frontier, palette)
         ax.set(xlim=(0, right), ylim=(low, 1.0), title=split_words[frontier.split].capitalize())
         ax.set_xlabel("KL from the reference, nats")
         if narrow or index % 2 == 0:
             ax.set_ylabel(f"{shorten(act.procedure, 24)} win rate")
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol="\u00a0%"))
         ax.tick_params(labelleft=True)
     canvas.legend(figure, handles, columns=columns)
     return figure
 
 
-def _panel(ax: Any, frontier: Frontier, palette: Palette, right: float) -> None:
+def _panel(ax: Any, frontier: Frontier, palette: Palette) -> None:
     limit = frontier.limit
     if limit is not None:
         ax.fill_between(limit.kls, limit.win_rates, 1, color=LIGHT["muted"], alpha=0.14, lw=0)
@@ -51,9 +51,7 @@ def _panel(ax: Any, frontier: Frontier, palette: Palette, right: float) -> None:
         ax.annotate("no policy can be here", (0.03, 0.97), color=LIGHT["muted"], **place)
     for curve in frontier.predictions:
         look = palette[curve.transform]
-        shown = [(k, w) for k, w in zip(curve.kls, curve.win_rates, strict=True) if k <= right]
-        if shown:
-            ax.plot(*zip(*shown, strict=True), color=look.colour, ls=look.dash, zorder=4, lw=1.8)
+        ax.plot(curve.kls, curve.win_rates, color=look.colour, ls=look.dash, zorder=4, lw=1.8)
     for index, measured in enumerate(frontier.measured):
         _points(ax, measured, palette, hollow=frontier.split == "held-out", order=index)
 
@@ -99,7 +97,7 @@ def _handles(act: Act, palette: Palette) -> list[Any]:
     if any(frontier.limit for frontier in act.frontiers):
         handles["limit"] = canvas.key("limit, any policy", color=LIGHT["ink"], lw=2.6)
     for curve in (curve for frontier in act.frontiers for curve in frontier.predictions):
-        look, label = palette[curve.transform], f"{shorten(curve.transform, 20)}, predicted"
+        look, label = palette[curve.transform], f"{shorten(curve.transform, 18)}, predicted"
         line = canvas.key(label, color=look.colour, ls=look.dash, lw=1.8)
         handles.setdefault(f"predicted {curve.transform}", line)
     for measured in (measured for frontier in act.frontiers for measured in frontier.measured):

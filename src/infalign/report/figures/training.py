@@ -21,15 +21,17 @@ def _present(curves: Sequence[TrainingCurve]) -> list[str]:
 def draw(curves: Sequence[TrainingCurve], palette: Palette, *, narrow: bool) -> Figure:
     """One panel for each of reward, quantile and KL that was logged."""
     names = _present(curves)
-    columns = 1 if narrow else 3
-    rows = -(-len(curves) // columns)
+    looks = {curve.policy: palette[curve.policy] for curve in curves}
+    handles = [canvas.key(p, color=k.colour, ls=k.dash, lw=1.8) for p, k in looks.items()]
+    columns = canvas.legend_columns(handles, narrow=narrow)
+    rows = -(-len(handles) // columns)
     figure, axes = canvas.panels(
         len(names), narrow=narrow, height=200 if narrow else 270, columns=3, legend_rows=rows
     )
     for ax, name in zip(axes, names, strict=True):
         for curve in curves:
             if values := getattr(curve, name):
-                look = palette[curve.policy]
+                look = looks[curve.policy]
                 ax.plot(curve.steps, values, color=look.colour, ls=look.dash, lw=1.8)
         if name == "quantile":
             ax.axhline(0.5, color=LIGHT["muted"], lw=1, ls=(0, (2, 2)), zorder=0.5)
@@ -37,10 +39,6 @@ def draw(curves: Sequence[TrainingCurve], palette: Palette, *, narrow: bool) -> 
             ax.set_ylim(bottom=0)
         ax.set(title=_SERIES[name], xlabel="step")
         ax.margins(x=0.02)
-    handles = []
-    for curve in curves:
-        look = palette[curve.policy]
-        handles.append(canvas.key(curve.policy, color=look.colour, ls=look.dash, lw=1.8))
     canvas.legend(figure, handles, columns=columns)
     return figure
 
