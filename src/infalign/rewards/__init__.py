@@ -5,6 +5,7 @@ reward; see :class:`infalign.protocols.Reward`. Those here score every distinct 
 Importing this package loads no torch.
 """
 
+from infalign.rewards.classifier import ClassifierReward
 from infalign.rewards.embedded import (
     HeadReward,
     VaderReward,
@@ -12,10 +13,13 @@ from infalign.rewards.embedded import (
     review_text,
     training_reward,
 )
+from infalign.rewards.function import FunctionReward
 from infalign.rewards.heads import LinearHead
 from infalign.rewards.scoring import PairScores
 
 __all__ = [
+    "ClassifierReward",
+    "FunctionReward",
     "HeadReward",
     "LinearHead",
     "PairScores",

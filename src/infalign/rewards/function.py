@@ -1,0 +1,126 @@
+"""Your own Python function as a reward."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from infalign.rewards.scoring import Progress
+
+__all__ = ["FunctionReward"]
+
+_PROMPTS = 16
+"""Prompts per call of the function, so that progress is seen and a failure loses little."""
+
+
+class FunctionReward:
+    """function(prompts, responses) → rewards, one number per response.
+
+    The function receives P prompts and P lists of K response texts and returns P lists of K numbers,
+    higher better. It is called with a few prompts at a time, in order.
+
+    Args:
+        function: a callable, or `module:function` to import (dotted names on both sides).
+        name: the reward's column in the store and the report; by default the function's name.
+
+    Raises:
+        ValueError: not importable, or not a function.
+
+    Example:
+        >>> shortness = FunctionReward(lambda ps, rs: [[-len(r) for r in row] for row in rs], "short")
+        >>> shortness(["Hi"], [["Hello!", "Yo"]]).tolist()
+        [[-6.0, -2.0]]
+    """
+
+    def __init__(self, function: str | Callable[..., Any], name: str | None = None) -> None:
+        self._function = _imported(function) if isinstance(function, str) else function
+        self.name = name or getattr(self._function, "__name__", "function")
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        responses: Sequence[Sequence[str]],
+        progress: Progress | None = None,
+    ) -> Float[np.ndarray, "P K"]:
+        """Rewards of K responses to each of P prompts.
+
+        Raises:
+            ValueError: the function returned another shape, or a number that is not finite.
+            RuntimeError: the function raised; the message names the prompt, the cause is attached.
+        """
+        parts = []
+        for start in range(0, len(prompts), _PROMPTS):
+            stop = min(start + _PROMPTS, len(prompts))
+            part = [list(row) for row in responses[start:stop]]
+            parts.append(self._call(list(prompts[start:stop]), part, start))
+            if progress is not None:
+                progress(stop, len(prompts))
+        return np.concatenate(parts) if parts else np.zeros((0, 0))
+
+    def _call(self, prompts: list[str], responses: list[list[str]], start: int) -> np.ndarray:
+        try:
+            returned = self._function(prompts, responses)
+        except Exception as error:
+            index = self._culprit(prompts, responses)
+            raise RuntimeError(
+                f"the reward function {self.name} raised {type(error).__name__}: {error} on prompt "
+                f"{start + index} ({prompts[index][:60]!r}). Mend the function and run again; "
+                "rewards computed so far are kept where a store is used."
+            ) from error
+        return self._checked(returned, prompts, responses, start)
+
+    def _culprit(self, prompts: list[str], responses: list[list[str]]) -> int:
+        """The first prompt that fails alone; the first of all where none does."""
+        for index, (prompt, row) in enumerate(zip(prompts, responses, strict=True)):
+            try:
+                self._function([prompt], [row])
+            except Exception:
+                return index
+        return 0
+
+    def _checked(
+        self, returned: Any, prompts: list[str], responses: list[list[str]], start: int
+    ) -> np.ndarray:
+        lengths = [len(row) if hasattr(row, "__len__") else None for row in returned]
+        wanted = [len(row) for row in responses]
+        if lengths != wanted:
+            index = next(
+                (i for i, n in enumerate(wanted) if i >= len(lengths) or lengths[i] != n), 0
+            )
+            raise ValueError(
+                f"the reward function {self.name} returned {len(lengths)} lists of lengths "
+                f"{lengths[:4]} for {len(prompts)} prompts with {wanted[:4]} responses; first wrong "
+                f"at prompt {start + index} ({prompts[index][:60]!r}). It must return one number "
+                "per response, as P lists of K."
+            )
+        rewards = np.array([[float(reward) for reward in row] for row in returned])
+        if not np.isfinite(rewards).all():
+            index, k = map(int, np.argwhere(~np.isfinite(rewards))[0])
+            raise ValueError(
+                f"the reward function {self.name} returned {rewards[index, k]} for response {k} of "
+                f"prompt {start + index} ({prompts[index][:60]!r}); rewards must be finite, because "
+                "they are ranked."
+            )
+        return rewards
+
+
+def _imported(path: str) -> Callable[..., Any]:
+    module, _, name = path.partition(":")
+    if not module or not name:
+        raise ValueError(
+            f"reward function {path!r} is not `module:function`, as in `mine:brevity`."
+        )
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"reward function {path!r} could not be imported: {error}. Give `module:function` with "
+            "the module on the Python path (set PYTHONPATH, or run from its folder)."
+        ) from error
+    if not callable(found):
+        raise ValueError(f"{path!r} is a {type(found).__name__}, not a function.")
+    return found
