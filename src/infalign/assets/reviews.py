@@ -67,7 +67,7 @@ def rating_split(snippet: str) -> Part:
 
     Example:
         >>> rating_split("Effective but too tepid biopic")
-        'gold'
+        'held-out'
     """
     place = _uniform(snippet)
     for part, share in _SHARES.items():

@@ -39,7 +39,7 @@ class TabularPolicy:
         >>> tilted.masses.round(4).tolist()
         [[0.5246, 0.4754]]
         >>> tilted.kl(policy).round(4).tolist()
-        [0.1176]
+        [0.118]
     """
 
     prompts: tuple[str, ...]

@@ -72,7 +72,8 @@ class ClassifierReward:
             ) from error
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         name = path.rstrip("/").rsplit("/", 1)[-1]
-        return cls(model.to(device), tokenizer, **({"name": name} | options))
+        options = {"name": name} | options
+        return cls(model.to(device), tokenizer, **options)
 
     def __call__(
         self,
@@ -92,7 +93,7 @@ class ClassifierReward:
         return logits[:, self._column].float().cpu().numpy()
 
     def _tokens(self, pairs: list[Pair]) -> Any:
-        options = {"padding": True, "return_tensors": "pt"}
+        options: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
         if self._longest is not None:
             options |= {"truncation": True, "max_length": self._longest}
         if getattr(self._tokenizer, "chat_template", None):

@@ -18,8 +18,8 @@ _PROMPTS = 16
 class FunctionReward:
     """function(prompts, responses) → rewards, one number per response.
 
-    The function receives P prompts and P lists of K response texts and returns P lists of K numbers,
-    higher better. It is called with a few prompts at a time, in order.
+    The function receives P prompts and P lists of K response texts and returns P lists of K
+    numbers, higher better. It is called with a few prompts at a time, in order.
 
     Args:
         function: a callable, or `module:function` to import (dotted names on both sides).
@@ -29,8 +29,9 @@ class FunctionReward:
         ValueError: not importable, or not a function.
 
     Example:
-        >>> shortness = FunctionReward(lambda ps, rs: [[-len(r) for r in row] for row in rs], "short")
-        >>> shortness(["Hi"], [["Hello!", "Yo"]]).tolist()
+        >>> def short(prompts, responses):
+        ...     return [[-len(response) for response in row] for row in responses]
+        >>> FunctionReward(short)(["Hi"], [["Hello!", "Yo"]]).tolist()
         [[-6.0, -2.0]]
     """
 
@@ -91,17 +92,17 @@ class FunctionReward:
             )
             raise ValueError(
                 f"the reward function {self.name} returned {len(lengths)} lists of lengths "
-                f"{lengths[:4]} for {len(prompts)} prompts with {wanted[:4]} responses; first wrong "
-                f"at prompt {start + index} ({prompts[index][:60]!r}). It must return one number "
-                "per response, as P lists of K."
+                f"{lengths[:4]} for {len(prompts)} prompts with {wanted[:4]} responses; first "
+                f"wrong at prompt {start + index} ({prompts[index][:60]!r}). It must return one "
+                "number per response, as P lists of K."
             )
         rewards = np.array([[float(reward) for reward in row] for row in returned])
         if not np.isfinite(rewards).all():
             index, k = map(int, np.argwhere(~np.isfinite(rewards))[0])
             raise ValueError(
                 f"the reward function {self.name} returned {rewards[index, k]} for response {k} of "
-                f"prompt {start + index} ({prompts[index][:60]!r}); rewards must be finite, because "
-                "they are ranked."
+                f"prompt {start + index} ({prompts[index][:60]!r}); rewards must be finite, "
+                "because they are ranked."
             )
         return rewards
 
