@@ -7,7 +7,14 @@ import numpy as np
 from infalign.report.calibration_check import CalibrationCheck
 from infalign.report.finding import fraction_of_limit, split_words
 from infalign.report.measured import Curve, Frontier
-from infalign.report.numbers import MISSING, percent_with_error, real, real_with_error, shorten
+from infalign.report.numbers import (
+    MISSING,
+    nats,
+    nats_with_error,
+    percent_with_error,
+    real,
+    shorten,
+)
 from infalign.report.record import TrainingCurve, WinRateByN
 from infalign.report.tables import Table
 
@@ -31,7 +38,7 @@ def frontier_curves(frontier: Frontier) -> Table | None:
     if not named:
         return None
     kls = named[0][1].kls
-    rows = [(real(kls[i]), *(_at(curve, kls[i]) for _, curve in named)) for i in _thin(len(kls))]
+    rows = [(nats(kls[i]), *(_at(curve, kls[i]) for _, curve in named)) for i in _thin(len(kls))]
     head = ("KL, nats", *(f"{name}, %" for name, _ in named))
     return Table.of(f"Predicted win rate, {split_words[frontier.split]}", head, rows)
 
@@ -49,7 +56,7 @@ def frontier_points(frontier: Frontier) -> Table | None:
         (
             measured.policy,
             MISSING if point.step is None else str(point.step),
-            real_with_error(point.kl),
+            nats_with_error(point.kl),
             percent_with_error(point.win_rate),
             percent_with_error(fraction_of_limit(frontier, point)),
         )

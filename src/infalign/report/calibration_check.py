@@ -99,12 +99,7 @@ class CalibrationCheck(PlainRecord):
         Raises:
             ValueError: where the shapes differ or are not P × K.
         """
-        rewards, quantiles = np.asarray(rewards, float), np.asarray(quantiles, float)
-        if rewards.ndim != 2 or rewards.shape != quantiles.shape or rewards.size == 0:
-            raise ValueError(
-                f"rewards have shape {rewards.shape}, quantiles {quantiles.shape}; both must be "
-                "P × K, the same rollouts before and after calibration."
-            )
+        rewards, quantiles = _same_rollouts(rewards, quantiles)
         scale = float(rewards.std()) or 1.0
         before = stats.norm.cdf((rewards - rewards.mean()) / scale)
         names = [f"prompt {i + 1}" for i in range(len(rewards))] if prompts is None else prompts
@@ -122,6 +117,16 @@ class CalibrationCheck(PlainRecord):
             spread=tuple(PromptSpread(str(name), r, q) for r, q, name in points),
             note=note,
         )
+
+
+def _same_rollouts(rewards: np.ndarray, quantiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    rewards, quantiles = np.asarray(rewards, float), np.asarray(quantiles, float)
+    if rewards.ndim != 2 or rewards.shape != quantiles.shape or rewards.size == 0:
+        raise ValueError(
+            f"rewards have shape {rewards.shape}, quantiles {quantiles.shape}; both must be "
+            "P × K, the same rollouts before and after calibration."
+        )
+    return rewards, quantiles
 
 
 def _ks(values: np.ndarray) -> float:

@@ -8,12 +8,13 @@ __all__ = [
     "count",
     "duration",
     "interval_points",
+    "nats",
+    "nats_with_error",
     "percent",
     "percent_with_error",
     "points",
     "printable",
     "real",
-    "real_with_error",
     "shorten",
 ]
 
@@ -63,10 +64,17 @@ def real(value: float | None, digits: int = 2) -> str:
     return MISSING if value is None else _signs(f"{value:.{digits}f}")
 
 
-def real_with_error(estimate: Estimate) -> str:
-    """A number with one standard error."""
-    value = real(estimate.value)
-    return value if estimate.se is None else f"{value}\u00a0±\u00a0{real(estimate.se)}"
+def nats(kl: float | None) -> str:
+    """A KL, with a third decimal where two would say little."""
+    return real(kl, 3 if kl is not None and 0 < kl < 0.1 else 2)
+
+
+def nats_with_error(kl: Estimate) -> str:
+    """A KL with one standard error."""
+    if kl.se is None:
+        return nats(kl.value)
+    digits = 3 if 0 < min(kl.value, 10 * kl.se) < 0.1 else 2
+    return f"{real(kl.value, digits)}\u00a0±\u00a0{real(kl.se, digits)}"
 
 
 def count(value: int | None) -> str:

@@ -159,9 +159,10 @@ def _calibration(act: Act, name: str) -> FigureView | None:
     check = act.calibration
     if check is None:
         return None
+    bars = "Bars: the middle 80\u00a0% of each prompt's rollouts, with the median. "
     caption = (
-        "Left and middle: the middle 80\u00a0% of each prompt's rollouts, with the median. Right: "
-        "distribution functions, mean over prompts, with the band that holds 80\u00a0% of prompts. "
+        f"{bars if check.spread else ''}Distribution: mean over prompts, with the band that holds "
+        "80\u00a0% of prompts. "
         "Each prompt's distance from uniform (Kolmogorov–Smirnov, mean over prompts): "
         f"{real(check.prompt_ks_before)} before and {real(check.prompt_ks_after)} after, where "
         f"{check.k} perfectly uniform draws would show about {real(0.87 / check.k**0.5)}; of all "
@@ -181,12 +182,15 @@ def _training(act: Act, name: str, palette: Palette) -> FigureView | None:
     curves = [c for c in act.training if c.steps and (c.reward or c.quantile or c.kl)]
     if not curves:
         return None
+    caption = "As logged while training."
+    if any(c.quantile for c in curves):
+        caption += " The dotted line is the reference's own mean quantile, ½."
     return _figure(
         name,
         "Reward, quantile and KL during training",
         training.alt(curves),
         lambda narrow: training.draw(curves, palette, narrow=narrow),
-        "As logged while training; the dotted line is the reference's mean quantile, ½.",
+        caption,
         [behind.training(curves)],
     )
 

@@ -14,10 +14,10 @@ from infalign.report.numbers import (
     count,
     duration,
     interval_points,
+    nats_with_error,
     percent_with_error,
     points,
     real,
-    real_with_error,
 )
 from infalign.report.record import Act, Stage
 
@@ -87,7 +87,7 @@ def fractions(act: Act) -> Table | None:
                     _share(fraction_of_limit(frontier, last)),
                     percent_with_error(last.win_rate),
                     MISSING if limit is None else real(100 * limit, 1),
-                    real_with_error(last.kl),
+                    nats_with_error(last.kl),
                 )
             )
     if not rows:

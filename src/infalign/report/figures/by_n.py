@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from infalign.report.figures import canvas
 from infalign.report.figures.palette import LIGHT, Palette
@@ -61,10 +61,9 @@ def _axes(ax: Any, ns: list[int]) -> None:
     ax.xaxis.set_major_locator(FixedLocator(shown))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(lambda n, _: f"{n:g}")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol="\u00a0%"))
+    canvas.percent_axis(ax)
     ax.axhline(0.5, color=LIGHT["muted"], lw=1, ls=(0, (2, 2)), zorder=0.5)
     ax.set_xlabel("N, candidates on both sides")
-    ax.tick_params(labelleft=True)
 
 
 def _handles(curves: Sequence[WinRateByN], palette: Palette) -> list[Any]:

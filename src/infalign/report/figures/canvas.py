@@ -17,11 +17,12 @@ from xml.etree import ElementTree
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from infalign.report.figures.palette import DARK, LIGHT
 from infalign.report.numbers import printable, shorten
 
-__all__ = ["drawing", "key", "legend", "legend_columns", "panels", "png", "svg"]
+__all__ = ["drawing", "key", "legend", "legend_columns", "panels", "percent_axis", "png", "svg"]
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
@@ -59,7 +60,7 @@ _STYLE: Any = {
     "ytick.labelsize": 11.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "infalign",
-    "path.simplify": False,
+    "path.simplify": True,
 }
 WIDE, NARROW = 760, 332
 """Pixels across: the page's column, and a phone's."""
@@ -102,6 +103,13 @@ def panels(
 def key(label: str, **look: Any) -> Line2D:
     """An entry of the legend: a line without points, drawn as its series is."""
     return Line2D([], [], label=shorten(label, 32), **look)
+
+
+def percent_axis(ax: Any) -> None:
+    """Win rates up the side in whole percent, on every panel."""
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol="\u00a0%"))
+    ax.tick_params(labelleft=True)
 
 
 def legend_columns(handles: Sequence[Any], *, narrow: bool) -> int:
@@ -151,7 +159,8 @@ def svg(figure: Figure, name: str, title: str, alt: str, *, standalone: bool = F
 
 def png(figure: Figure, path: str) -> None:
     """The figure as a PNG on the light theme's ground, at twice its size."""
-    figure.savefig(path, format="png", dpi=144, facecolor=LIGHT["card"], metadata={"Software": ""})
+    look = {"facecolor": LIGHT["card"], "bbox_inches": "tight", "pad_inches": 12 / 72}
+    figure.savefig(path, format="png", dpi=144, metadata={"Software": ""}, **look)
 
 
 def _tidy(root: ElementTree.Element) -> None:
@@ -208,6 +217,10 @@ def _bring_colours(root: ElementTree.Element) -> None:
 
     style = ElementTree.Element(f"{{{_SVG}}}style")
     style.text = rule(LIGHT) + "@media (prefers-color-scheme: dark){" + rule(DARK) + "}"
-    ground = {"width": "100%", "height": "100%", "rx": "8", "style": "fill: var(--card)"}
+    _, _, width, height = (float(number) for number in root.attrib["viewBox"].split())
+    edge = 12
+    size = {"width": f"{width + 2 * edge:g}", "height": f"{height + 2 * edge:g}"}
+    root.attrib |= size | {"viewBox": f"{-edge} {-edge} {size['width']} {size['height']}"}
+    ground = size | {"x": f"{-edge}", "y": f"{-edge}", "rx": "8", "style": "fill: var(--card)"}
     root.insert(2, style)
     root.insert(3, ElementTree.Element(f"{{{_SVG}}}rect", ground))

@@ -3,11 +3,10 @@
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from infalign.report.figures import canvas
 from infalign.report.figures.palette import LIGHT, Palette
-from infalign.report.finding import fraction_of_limit, split_words
+from infalign.report.finding import fraction_of_limit, limit_at, split_words
 from infalign.report.measured import Estimate, Frontier, Measured
 from infalign.report.numbers import percent, real, shorten
 from infalign.report.record import Act
@@ -36,8 +35,8 @@ def draw(act: Act, palette: Palette, *, narrow: bool) -> Figure:
         ax.set_xlabel("KL from the reference, nats")
         if narrow or index % 2 == 0:
             ax.set_ylabel(f"{shorten(act.procedure, 24)} win rate")
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol="\u00a0%"))
-        ax.tick_params(labelleft=True)
+        _name_the_unreachable(ax, frontier, right, low)
+        canvas.percent_axis(ax)
     canvas.legend(figure, handles, columns=columns)
     return figure
 
@@ -47,13 +46,19 @@ def _panel(ax: Any, frontier: Frontier, palette: Palette) -> None:
     if limit is not None:
         ax.fill_between(limit.kls, limit.win_rates, 1, color=LIGHT["muted"], alpha=0.14, lw=0)
         ax.plot(limit.kls, limit.win_rates, color=LIGHT["ink"], lw=2.6, zorder=3)
-        place = {"ha": "left", "va": "top", "xycoords": "axes fraction"}
-        ax.annotate("no policy can be here", (0.03, 0.97), color=LIGHT["muted"], **place)
     for curve in frontier.predictions:
         look = palette[curve.transform]
         ax.plot(curve.kls, curve.win_rates, color=look.colour, ls=look.dash, zorder=4, lw=1.8)
     for index, measured in enumerate(frontier.measured):
         _points(ax, measured, palette, hollow=frontier.split == "held-out", order=index)
+
+
+def _name_the_unreachable(ax: Any, frontier: Frontier, right: float, low: float) -> None:
+    """Words in the corner above the limit, where the limit leaves them room."""
+    reached = limit_at(frontier, 0.55 * right)
+    if reached is not None and reached < 1 - 0.09 * (1 - low):
+        place = {"ha": "left", "va": "top", "xycoords": "axes fraction"}
+        ax.annotate("no policy can be here", (0.03, 0.97), color=LIGHT["muted"], **place)
 
 
 def _points(ax: Any, measured: Measured, palette: Palette, *, hollow: bool, order: int) -> None:

@@ -61,8 +61,9 @@ class Series:
 class Palette:
     """Names of transforms and policies → how they are drawn.
 
-    A policy looks like the transform it was trained on. Treatments are `s1` and baselines `s2` in
-    every act; the others follow in the order in which they appear.
+    A policy has the colour of the transform it was trained on; where several share a transform,
+    or the colours run out, dash and marker tell them apart. Treatments are `s1` and baselines `s2`
+    in every act; the others follow in the order in which they appear.
     """
 
     def __init__(self, acts: Sequence[Act]) -> None:
@@ -78,13 +79,17 @@ class Palette:
             free = [i for i in range(2, 2 + len(slots) + 1) if i not in slots.values()]
             slots.setdefault(key, free[0])
         self._slots, self._trained_on = slots, trained_on
+        alike: dict[int, list[str]] = {}
+        for policy, transform in trained_on.items():
+            alike.setdefault(slots[transform] % 6, []).append(policy)
+        self._turn = {policy: i for same in alike.values() for i, policy in enumerate(same)}
 
     def __getitem__(self, name: str) -> Series:
         if name.lower() in ("reference", "base", "ref"):
             return Series("muted", "-", "x")
         slot = self._slots.get(self._trained_on.get(name, name), 0)
-        look = slot % 6
-        return Series(f"s{look + 1}", _DASHES[(look + slot // 6) % 6], _MARKERS[look])
+        look = (slot + self._turn.get(name, slot // 6)) % 6
+        return Series(f"s{slot % 6 + 1}", _DASHES[look], _MARKERS[look])
 
 
 def _names(acts: Sequence[Act]) -> list[str]:
