@@ -163,9 +163,12 @@ class Evaluate(Section):
     """Responses drawn to each prompt. ≥ 2 and ≥ every N."""
     ns: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     """Best-of-N win rates are measured for these N. ≥ 1."""
+    checkpoints: int = 4
+    """Checkpoints of each policy that are measured, the last among them. ≥ 1."""
 
     def __post_init__(self) -> None:
         require(self.samples >= 2, f"samples is {self.samples}; at least 2 are needed")
+        require(self.checkpoints >= 1, f"checkpoints is {self.checkpoints}; at least 1 is needed")
         require(
             bool(self.ns) and min(self.ns) >= 1,
             f"ns is {list(self.ns)}; at least one number is needed, none below 1",

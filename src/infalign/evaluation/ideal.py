@@ -29,7 +29,7 @@ from infalign.quantile.subsets import tie_bounds
 from infalign.quantile.tilting import beta_for_atoms_kl, tilt_atoms
 from infalign.quantile.transforms import Transform
 
-__all__ = ["Ideal", "ideal_table"]
+__all__ = ["Ideal", "decoded_masses", "ideal_table"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _fold(
         wins = [
             compare(
                 judged[:, columns],
-                _decoded(rewards[:, columns], weights, procedure),
+                decoded_masses(weights, rewards[:, columns], procedure),
                 other_judged,
                 reference,
             )
@@ -159,22 +159,29 @@ def _tilt(
     return tilt_atoms(masses, training, beta), beta
 
 
-def _decoded(
+def decoded_masses(
+    masses: Float[np.ndarray, "P A"],
     rewards: Float[np.ndarray, "P A"],
-    weights: Float[np.ndarray, "P A"],
     procedure: RankProcedure,
 ) -> Float[np.ndarray, "P A"]:
-    """Probability that each atom is the one answered: increments of G∘F, ties by weight."""
+    """Probability that each atom is the one answered: increments of G∘F, ties by mass.
+
+    Example:
+        >>> from infalign.quantile.procedures import BestOfN
+        >>> law, rewards = np.array([[0.5, 0.5]]), np.array([[0.0, 1.0]])
+        >>> decoded_masses(law, rewards, BestOfN(2)).tolist()
+        [[0.25, 0.75]]
+    """
     order = np.argsort(rewards, axis=1, kind="stable")
     start, end = tie_bounds(np.take_along_axis(rewards, order, 1))
-    sorted_weights = np.take_along_axis(weights, order, 1)
+    sorted_weights = np.take_along_axis(masses, order, 1)
     cdf = np.concatenate([np.zeros((len(rewards), 1)), np.cumsum(sorted_weights, axis=1)], axis=1)
     cdf = np.minimum(cdf / cdf[:, -1:], 1.0)
     low, high = np.take_along_axis(cdf, start, 1), np.take_along_axis(cdf, end, 1)
     answered = procedure.rank_cdf(high) - procedure.rank_cdf(low)
     # A group without mass is never answered; 0/0 there means 0.
     share = np.divide(sorted_weights, high - low, out=np.zeros_like(low), where=high > low)
-    decoded = np.empty_like(weights)
+    decoded = np.empty_like(masses)
     np.put_along_axis(decoded, order, answered * share, 1)
     return decoded
 

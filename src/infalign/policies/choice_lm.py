@@ -154,6 +154,10 @@ class ChoiceLM:
         columns = self._columns(prompts, responses)
         return np.log(np.take_along_axis(self.reference_law(prompts), columns, axis=1))
 
+    def contexts(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
+        """The tokens of each prompt, checked to leave room for one more."""
+        return self._model.contexts(prompts)
+
     def save_adapter(self, folder: str | Path) -> None:
         """Write the adapter in peft's format."""
         self._model.save_adapter(folder)

@@ -1,0 +1,55 @@
+"""What can be refused before long work starts: input, models, rewards, lengths."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from infalign.config import CallableReward
+
+if TYPE_CHECKING:
+    from infalign.pipeline.study import Study
+
+__all__ = ["check_study"]
+
+
+def check_study(study: "Study") -> None:
+    """Load prompts, policy and rewards, try the user's rewards, measure the prompts.
+
+    Raises:
+        ValueError: the first thing that cannot work, with what to do about it.
+    """
+    from infalign.pipeline.reporting import write_manifest
+
+    prompts = [*study.prompts["train"], *study.prompts["held-out"]]
+    require_own_prompts(study)
+    study.policy.contexts([prompt.text for prompt in prompts])
+    sections = (study.experiment.reward, study.experiment.gold, *study.experiment.auditors)
+    for reward, section in zip(study.judges.values(), filter(None, sections), strict=True):
+        if isinstance(section, CallableReward):
+            try_reward(reward, prompts[0])
+    write_manifest(study)
+
+
+def require_own_prompts(study: "Study") -> None:
+    """Refuse a prompt that stands on both sides of the split."""
+    ids = {prompt.id for prompt in study.prompts["train"]}
+    shared = [prompt for prompt in study.prompts["held-out"] if prompt.id in ids]
+    if shared:
+        raise ValueError(
+            f"prompt {shared[0].id} ({shared[0].text[:40]!r}) is both trained on and held out; "
+            "what trains must not judge."
+        )
+
+
+def try_reward(reward, prompt) -> None:
+    """Call a user's reward once on two made-up answers, so that a broken one breaks now."""
+    answers = [["Yes.", "No, it is not."]]
+    try:
+        rewards = np.asarray(reward([prompt.text], answers), dtype=float)
+    except RuntimeError as error:
+        raise ValueError(f"{error} (prompt id {prompt.id})") from error
+    if rewards.shape != (1, 2) or not np.isfinite(rewards).all():
+        raise ValueError(
+            f"reward {reward.name!r} gave {rewards.tolist()} for two answers to prompt "
+            f"{prompt.id}; it must give one finite number each, shape (1, 2)."
+        )

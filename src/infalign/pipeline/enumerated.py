@@ -1,0 +1,232 @@
+"""A study in which every response can be listed: laws are tables, and nothing is sampled.
+
+The policy answers in one token out of C. Rewards of all C responses to all prompts are computed
+once; from then on calibration, KL, win rates and the gradient are exact sums.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from infalign.evaluation import compare, decoded_masses, estimate
+from infalign.pipeline.measurement import SPLITS, Measurement, Split
+from infalign.pipeline.study import POLICIES, TREATMENT, Study, procedure_name
+from infalign.quantile.procedures import BestOfN
+from infalign.quantile.tilting import atoms_kl, beta_for_atoms_kl, tilt_atoms
+from infalign.quantile.transforms import Exponential, Identity, Log, Transform
+from infalign.quantile.win_rate import atomic_win_rate, frontier
+from infalign.report import (
+    Answer,
+    AnswerPair,
+    CalibrationCheck,
+    Curve,
+    DecompositionRow,
+    Estimate,
+    IdealRow,
+)
+from infalign.rollouts.shards import write_atomically
+from infalign.training.rewards import EnumeratedReward, quantile_intervals
+from infalign.training.solver import Problem
+
+__all__ = ["EnumeratedStudy"]
+
+SHOWN = 6
+"""Prompts whose answers are shown."""
+
+
+class EnumeratedStudy(Study):
+    """Exact from end to end."""
+
+    curve_note = (
+        "Limit: theory for continuous rewards. Other curves: exact tilts of the listed responses "
+        "of the training prompts."
+    )
+
+    def roll_out(self) -> None:
+        texts = [prompt.text for split in SPLITS for prompt in self.prompts[split]]
+        with self.timed("rollouts", "listed, not sampled") as extra:
+            self.policy.reference_law(texts)
+            extra["responses"] = len(texts) * self.experiment.policy.candidates
+
+    def score(self) -> None:
+        for name in self.judges:
+            self._rewards_of(name)
+
+    @functools.cache
+    def masses(self, split: Split) -> Float[np.ndarray, "P C"]:
+        """The reference's law."""
+        return self.policy.reference_law(self._texts(split))
+
+    def rewards(self, split: Split, judge: str | None = None) -> Float[np.ndarray, "P C"]:
+        """Rewards of all responses, by the training reward or another judge."""
+        return self._rewards_of(judge or self.reward.name)[split]
+
+    @functools.cache
+    def _rewards_of(self, judge: str) -> dict[str, np.ndarray]:
+        path = self.folder / "rewards" / f"{judge}.npz"
+        if path.exists():
+            with np.load(path) as stored:
+                if str(stored["policy"]) == self.policy.fingerprint:
+                    return {split: stored[split] for split in SPLITS}
+        with self.timed("rewards"), self.show.progress(f"rewards: {judge}") as progress:
+            found = self._score_all(judge, progress)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        import io
+
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, policy=np.array(self.policy.fingerprint), **found)
+        write_atomically(path, buffer.getvalue(), path.parent)
+        return found
+
+    def _score_all(self, judge: str, progress: Any) -> dict[str, np.ndarray]:
+        reward, found, done = self.judges[judge], {}, 0
+        total = sum(len(self.prompts[split]) for split in SPLITS)
+        for split in SPLITS:
+            parts = []
+            for text in self._texts(split):
+                parts.append(reward([text], self.policy.responses([text])))
+                done += 1
+                progress(done, total)
+            found[split] = np.concatenate(parts)
+            if not np.isfinite(found[split]).all():
+                row = int(np.argwhere(~np.isfinite(found[split]))[0, 0])
+                prompt = self.prompts[split][row]
+                raise ValueError(
+                    f"reward {judge!r} is not a finite number for a response to prompt "
+                    f"{prompt.id} ({prompt.text[:40]!r}); repair the reward."
+                )
+        return found
+
+    def training_reward(self, target: str) -> EnumeratedReward:
+        """Φ of every response: the transform's mean over the quantiles the response stands for."""
+        masses, rewards = self.masses("train"), self.rewards("train")
+        texts = self.policy.responses(self._texts("train"))
+        common = (self.ids, texts, masses, rewards)
+        if target == "raw":
+            return EnumeratedReward(tuple(self.ids), *common[1:], rewards)
+        transform = Identity() if target == "calibrated" else self.transform
+        return EnumeratedReward.of_transform(*common, transform)
+
+    def problem(self, target: str) -> Problem:
+        reward = self.training_reward(target)
+        training = self.experiment.training
+        beta = training.beta or reward.beta_for_kl(training.kl, self.ids)
+        return Problem(self.prompts["train"], reward, beta, procedure=self.procedure)
+
+    def measure(self, name: str, step: int) -> Measurement:
+        kl, wins = {}, {}
+        for split in SPLITS:
+            law = self.policy.law(self._texts(split)).masses
+            kl[split] = atoms_kl(self.masses(split), law)
+            for judge in self.judges:
+                for label, procedure in self.procedures.items():
+                    wins[split, judge, label] = self._win_rate(law, split, judge, procedure)
+        return Measurement(step, kl, kl, wins)
+
+    def _win_rate(self, law: np.ndarray, split: Split, judge: str, procedure: Any) -> np.ndarray:
+        masses, rewards = self.masses(split), self.rewards(split)
+        if judge == self.reward.name:
+            return atomic_win_rate(law, masses, rewards, procedure)
+        judged = self.rewards(split, judge)
+        ours = decoded_masses(law, rewards, procedure)
+        return compare(judged, ours, judged, decoded_masses(masses, rewards, procedure))
+
+    # --- predictions ---
+
+    @functools.cached_property
+    def transforms(self) -> dict[str, Transform]:
+        """The transforms that are compared, by name; raw reward is not among them."""
+        members = (Identity(), Log(), Exponential(10.0), self.transform)
+        return {member.name: member for member in members}
+
+    def _tilted(self, transform: str, kl: float, split: Split = "train") -> tuple[float, np.ndarray]:
+        """β (found on the training prompts) and the exact tilt of the reference's law."""
+        values = {side: self._training_rewards(transform, kl, side) for side in {"train", split}}
+        beta = float(beta_for_atoms_kl(self.masses("train"), values["train"], kl))
+        return beta, tilt_atoms(self.masses(split), values[split], beta)
+
+    def _training_rewards(self, transform: str, kl: float, split: Split) -> np.ndarray:
+        rewards = self.rewards(split)
+        if transform == "raw":
+            return rewards
+        low, high = quantile_intervals(self.masses(split), rewards)
+        member = self.transforms[transform]
+        if transform == "optimal":
+            from infalign.quantile.optimal import optimal_transform
+
+            member = optimal_transform(self.procedure, kl=kl)
+        return member.interval_mean(low, high)
+
+    def ideal(self, kl: float) -> tuple[IdealRow, ...]:
+        rows = []
+        for name in ("raw", *self.transforms):
+            beta, law = self._tilted(name, kl)
+            standard, decoded = (
+                estimate(atomic_win_rate(law, self.masses("train"), self.rewards("train"), p))
+                for p in (BestOfN(1), self.procedure)
+            )
+            rows.append(IdealRow(name, kl, _exact(standard), _exact(decoded), beta))
+        return tuple(rows)
+
+    def predictions(self, kls: Sequence[float]) -> tuple[Curve, ...]:
+        curves = []
+        for name in ("raw", *self.transforms):
+            rates = [self._predicted(name, kl) if kl > 0 else 0.5 for kl in kls]
+            curves.append(Curve(name, tuple(kls), tuple(rates)))
+        return tuple(curves)
+
+    def _predicted(self, transform: str, kl: float, split: Split = "train") -> float:
+        _, law = self._tilted(transform, kl, split)
+        wins = atomic_win_rate(law, self.masses(split), self.rewards(split), self.procedure)
+        return float(wins.mean())
+
+    def ceilings(self, target: str, kl: float) -> tuple[DecompositionRow, ...]:
+        name = {"raw": "raw", "calibrated": "identity"}.get(target, self.transform.name)
+        limit = float(frontier(self.procedure, [kl])[0])
+        note = "exact tilt of the listed responses: calibrated without error, ties included"
+        return (
+            DecompositionRow("limit at this KL", limit, note="continuous rewards, optimal Φ"),
+            DecompositionRow(
+                f"ideal: exact tilt by {name}", self._predicted(name, kl), note=note
+            ),
+        )
+
+    def calibration_check(self) -> CalibrationCheck:
+        masses, rewards = self.masses("train"), self.rewards("train")
+        low, high = quantile_intervals(masses, rewards)
+        rng = self.rng("calibration")
+        draws = np.array([rng.choice(len(row), 256, p=row / row.sum()) for row in masses])
+        place = rng.random(draws.shape)
+        low, high = (np.take_along_axis(side, draws, 1) for side in (low, high))
+        return CalibrationCheck.from_rewards(
+            np.take_along_axis(rewards, draws, 1),
+            low + place * (high - low),
+            [prompt.text for prompt in self.prompts["train"]],
+            note="256 draws from each prompt's exact law; ties are spread over their interval.",
+        )
+
+    def answers(self, names: Sequence[str], steps: dict[str, int]) -> tuple[AnswerPair, ...]:
+        return ()
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "model": self.policy.name,
+            "responses": f"one token of the reference's {self.experiment.policy.candidates} "
+            f"most likely, temperature {self.experiment.policy.temperature}",
+            "prompts": f"{len(self.prompts['train'])} trained on, "
+            f"{len(self.prompts['held-out'])} held out",
+            "training reward": self.reward.name,
+            "everything": "exact: laws, KL, win rates and gradients are sums, not samples",
+        }
+
+    def _texts(self, split: Split) -> list[str]:
+        return [prompt.text for prompt in self.prompts[split]]
+
+
+def _exact(value: Any) -> Estimate:
+    return Estimate(value.value, value.se, value.n)
+
+

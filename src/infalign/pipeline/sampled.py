@@ -1,0 +1,285 @@
+"""A study on free text: rollouts in stores, quantiles from K of them, win rates from samples.
+
+Three stores keep roles apart. `rollouts` holds the K reference responses that calibrate and train.
+`judged/reference` holds fresh reference responses to both sides of the split, against which every
+policy is judged. `judged/<policy>-<step>` holds what a trained policy said when it was measured.
+Nothing is ever judged by the samples that calibrated or trained it.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from infalign.decoding import decode_stored
+from infalign.evaluation import ideal_table, win_rate_samples
+from infalign.pipeline.measurement import SPLITS, Measurement, Split
+from infalign.pipeline.study import POLICIES, Study, procedure_name
+from infalign.prompts import Prompt
+from infalign.quantile.calibration import EmpiricalCalibration
+from infalign.quantile.finite import finite_win_rate
+from infalign.quantile.procedures import BestOfN
+from infalign.quantile.transforms import Exponential, Identity, Log, Transform
+from infalign.quantile.win_rate import frontier
+from infalign.report import (
+    Answer,
+    AnswerPair,
+    CalibrationCheck,
+    Curve,
+    DecompositionRow,
+    Estimate,
+    IdealRow,
+)
+from infalign.rollouts import RolloutStore, collect, score
+from infalign.training.rewards import CalibratedReward, RawReward, TrainingReward
+from infalign.training.solver import Problem
+
+__all__ = ["SampledStudy"]
+
+SHOWN = 6
+"""Held-out prompts whose answers are shown."""
+DIVERGENCES = 16
+"""Samples per prompt on which KL is measured; its Rao–Blackwellised noise is small."""
+
+
+class SampledStudy(Study):
+    """Everything from stored samples."""
+
+    curve_note = (
+        "Limit and transforms: theory for continuous rewards and perfect calibration. Raw: exact "
+        "tilt of the stored rollouts of the training prompts, cross-fitted."
+    )
+
+    @functools.cached_property
+    def store(self) -> RolloutStore:
+        """The reference rollouts that calibrate and train."""
+        return self._open("rollouts", "rollouts")
+
+    @functools.cached_property
+    def fresh(self) -> RolloutStore:
+        """Fresh reference samples, to judge against."""
+        return self._open("judged/reference", "judged")
+
+    def _open(self, folder: str, stage: str) -> RolloutStore:
+        seed = int(self.rng(stage).integers(2**31))
+        with self.policy.reference():
+            return RolloutStore.open(self.folder / folder, self.policy, seed)
+
+    def roll_out(self) -> None:
+        train, chunk = self.prompts["train"], self.experiment.rollouts.chunk
+        with self.policy.reference():
+            with self.timed("rollouts") as extra, self.show.progress("rollouts") as progress:
+                k = self.experiment.rollouts.k
+                collect(self.policy, train, k, self.store, chunk=chunk, progress=progress)
+                extra |= _counts(self.store, train)
+            with (
+                self.timed("rollouts to judge against") as extra,
+                self.show.progress("rollouts to judge against") as progress,
+            ):
+                both = [*train, *self.prompts["held-out"]]
+                m = self.experiment.evaluate.samples
+                collect(self.policy, both, m, self.fresh, chunk=chunk, progress=progress)
+                extra |= _counts(self.fresh, both)
+
+    def score(self) -> None:
+        train = self.prompts["train"]
+        with self.timed("rewards"):
+            with self.show.progress(f"rewards: {self.reward.name}") as progress:
+                score(self.store, self.reward, train, progress)
+            self._judge(self.fresh, [*train, *self.prompts["held-out"]])
+
+    def _judge(self, store: RolloutStore, prompts: Sequence[Prompt]) -> None:
+        for name, judge in self.judges.items():
+            with self.show.progress(f"rewards: {name}") as progress:
+                score(store, judge, prompts, progress)
+
+    @functools.cached_property
+    def calibration(self) -> EmpiricalCalibration:
+        """Quantiles among the K reference rollouts of each training prompt."""
+        rewards = self.store.rewards(self.reward.name, self.prompts["train"], self._k)
+        return EmpiricalCalibration(tuple(self.ids), rewards)
+
+    @property
+    def _k(self) -> int:
+        return self.experiment.rollouts.k
+
+    def training_reward(self, target: str) -> TrainingReward:
+        """What a policy is trained on."""
+        if target == "raw":
+            rewards = self.calibration.reference_rewards
+            return RawReward(
+                self.reward, tuple(self.ids), rewards, calibration=self.calibration
+            )
+        transform = Identity() if target == "calibrated" else self.transform
+        return CalibratedReward(self.reward, self.calibration, transform)
+
+    def problem(self, target: str) -> Problem:
+        reward, training = self.training_reward(target), self.experiment.training
+        beta = training.beta or reward.beta_for_kl(training.kl, self.ids)
+        rollouts = self.store.responses(self.prompts["train"], self._k)
+        return Problem(self.prompts["train"], reward, beta, rollouts, self.procedure)
+
+    def measure(self, name: str, step: int) -> Measurement:
+        both = [*self.prompts["train"], *self.prompts["held-out"]]
+        m, label = self.experiment.evaluate.samples, f"{POLICIES[name]}, step {step}"
+        store = RolloutStore.open(
+            self.folder / "judged" / f"{name}-{step:06d}",
+            self.policy,
+            int(self.rng("measure", name).integers(2**31)),
+        )
+        with self.show.progress(f"sample {label}") as progress:
+            collect(self.policy, both, m, store, progress=progress)
+        self._judge(store, both)
+        kl, k1, wins = {}, {}, {}
+        for split in SPLITS:
+            kl[split], k1[split] = self._divergences(store, split)
+            for judge in self.judges:
+                for procedure in self.procedures.values():
+                    key = split, judge, procedure_name(procedure)
+                    wins[key] = self._win_rate(store, split, judge, procedure)
+        return Measurement(step, kl, k1, wins)
+
+    def _divergences(self, store: RolloutStore, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        prompts = self.prompts[split]
+        responses = [row[:DIVERGENCES] for row in store.responses(prompts)]
+        texts = [prompt.text for prompt in prompts]
+        scores = self.policy.scores(texts, responses)
+        k1 = scores.log_prob - scores.reference_log_prob
+        return scores.kl.mean(1).numpy(), k1.mean(1).numpy()
+
+    def _win_rate(
+        self, store: RolloutStore, split: Split, judge: str, procedure: Any
+    ) -> Float[np.ndarray, "P"]:
+        prompts, m = self.prompts[split], self.experiment.evaluate.samples
+        ours, theirs = (s.rewards(self.reward.name, prompts, m) for s in (store, self.fresh))
+        if judge == self.reward.name:
+            return win_rate_samples(ours, theirs, procedure)
+        judged = [s.rewards(judge, prompts, m) for s in (store, self.fresh)]
+        return win_rate_samples(
+            ours, theirs, procedure, policy_judged=judged[0], reference_judged=judged[1]
+        )
+
+    # --- predictions ---
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """The transforms compared with raw reward."""
+        return (Identity(), Log(), Exponential(10.0), self.transform)
+
+    def ideal(self, kl: float) -> tuple[IdealRow, ...]:
+        rewards = self.calibration.reference_rewards
+        found = ideal_table(
+            rewards,
+            self.transforms,
+            [BestOfN(1), self.procedure],
+            kl,
+            rng=self.rng("ideal"),
+        )
+        rows: dict[str, dict[str, Any]] = {}
+        for row in found:
+            rows.setdefault(row.name, {"beta": row.beta})[row.procedure] = row.win_rate
+        names = BestOfN(1).name, self.procedure.name
+        return tuple(
+            IdealRow(name, kl, *(_plain(row[n]) for n in names), row["beta"])
+            for name, row in rows.items()
+        )
+
+    def predictions(self, kls: Sequence[float]) -> tuple[Curve, ...]:
+        curves = [
+            Curve(t.name, tuple(kls), tuple(frontier(self.procedure, kls, t)))
+            for t in self.transforms
+            if t.name != "optimal"
+        ]
+        rewards = self.calibration.reference_rewards
+        raw = [0.5]
+        for kl in kls[1:]:
+            rows = ideal_table(rewards, [], [self.procedure], kl, rng=self.rng("ideal"))
+            raw.append(rows[0].win_rate.value)
+        return (Curve("raw", tuple(kls), tuple(raw)), *curves)
+
+    def ceilings(self, target: str, kl: float) -> tuple[DecompositionRow, ...]:
+        limit = float(frontier(self.procedure, [kl])[0])
+        rows = [DecompositionRow("limit at this KL", limit, note="optimal Φ, perfect calibration")]
+        if target == "raw":
+            row = ideal_table(
+                self.calibration.reference_rewards, [], [self.procedure], kl, rng=self.rng("ideal")
+            )[0].win_rate
+            note = "exact tilt of the stored rollouts by the raw reward, cross-fitted"
+            rows.append(DecompositionRow("ideal of raw reward", row.value, row.se, note))
+            return tuple(rows)
+        transform = Identity() if target == "calibrated" else self.transform
+        finite = finite_win_rate(transform, self.procedure, self._k - 1, kl)
+        name = f"this transform ({transform.name}), K = {self._k} rollouts"
+        note = "exact: posterior-mean training reward of every rank, at this KL"
+        return (*rows, DecompositionRow(name, finite, note=note))
+
+    def calibration_check(self) -> CalibrationCheck:
+        return CalibrationCheck.from_rewards(
+            self.calibration.reference_rewards,
+            self.calibration.leave_one_out(),
+            [prompt.text for prompt in self.prompts["train"]],
+            note="reference rollouts, each calibrated by the others of its prompt.",
+        )
+
+    def answers(self, names: Sequence[str], steps: dict[str, int]) -> tuple[AnswerPair, ...]:
+        prompts = self.prompts["held-out"][:SHOWN]
+        stores = {"reference": self.fresh}
+        for name in names:
+            folder = self.folder / "judged" / f"{name}-{steps[name]:06d}"
+            stores[POLICIES[name]] = RolloutStore.existing(folder)
+        m = self.experiment.evaluate.samples
+        theirs = self.fresh.rewards(self.reward.name, prompts, m)
+        calibration = EmpiricalCalibration(tuple(p.id for p in prompts), theirs)
+        columns = [
+            self._answers(who, store, prompts, calibration) for who, store in stores.items()
+        ]
+        return tuple(
+            AnswerPair(prompt.text, tuple(answers))
+            for prompt, *answers in zip(prompts, *columns, strict=True)
+        )
+
+    def _answers(
+        self,
+        who: str,
+        store: RolloutStore,
+        prompts: Sequence[Prompt],
+        calibration: EmpiricalCalibration,
+    ) -> list[Answer]:
+        rewards = store.rewards(self.reward.name, prompts)
+        decoded = decode_stored(
+            prompts, store.responses(prompts), rewards, self.procedure, self.rng("answers")
+        )
+        picked = np.array([[one.rewards[one.index]] for one in decoded])
+        quantiles = calibration([p.id for p in prompts], picked)
+        return [
+            Answer(who, one.text, float(r[0]), float(u[0]))
+            for one, r, u in zip(decoded, picked, quantiles, strict=True)
+        ]
+
+    def facts(self) -> dict[str, str]:
+        sampling = self.policy.sampling
+        return {
+            "model": self.policy.name,
+            "responses": f"up to {sampling.max_new_tokens} tokens, temperature "
+            f"{sampling.temperature}, full vocabulary",
+            "prompts": f"{len(self.prompts['train'])} trained on, "
+            f"{len(self.prompts['held-out'])} held out",
+            "reference rollouts": f"K = {self._k} per prompt calibrate and train; "
+            f"{self.experiment.evaluate.samples} fresh ones per prompt judge",
+            "training reward": self.reward.name,
+            "other judges": ", ".join(list(self.judges)[1:]) or "none",
+        }
+
+
+def _counts(store: RolloutStore, prompts: Sequence[Prompt]) -> dict[str, int]:
+    responses = store.responses(prompts)
+    return {
+        "responses": sum(map(len, responses)),
+        "tokens": sum(len(r.token_ids) for row in responses for r in row),
+    }
+
+
+def _plain(value: Any) -> Estimate:
+    return Estimate(value.value, value.se, value.n)

@@ -1,0 +1,239 @@
+"""A study: one experiment with its folder, its prompts, its policy, and how it is measured.
+
+There are two kinds. Where every response can be listed (`choice_lm`), laws are tables and nothing
+is sampled: :mod:`.enumerated`. Where text is free, everything goes through stored rollouts:
+:mod:`.sampled`. The stages in :mod:`infalign.pipeline` see only this contract.
+"""
+
+import abc
+import dataclasses
+import functools
+import json
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infalign.config import Experiment, dump_experiment
+from infalign.pipeline import build
+from infalign.pipeline.measurement import Measurement
+from infalign.pipeline.show import Show
+from infalign.prompts import Prompt
+from infalign.quantile.procedures import BestOfN, RankProcedure
+from infalign.quantile.transforms import Transform
+from infalign.report import AnswerPair, CalibrationCheck, Curve, DecompositionRow, IdealRow, Stage
+from infalign.rollouts.shards import write_atomically
+from infalign.training.solver import Problem
+
+__all__ = ["TREATMENT", "Study"]
+
+TREATMENT = "InfAlign"
+"""The policy trained on the calibrated and transformed reward."""
+POLICIES = {"infalign": TREATMENT, "calibrated": "calibrated only", "raw": "raw reward"}
+"""Folder of a trained policy → its name in the report."""
+PACKAGES = ("infalign", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
+
+
+class Study(abc.ABC):
+    """What the stages need of an experiment; each kind of policy has its own."""
+
+    def __init__(self, experiment: Experiment, show: Show) -> None:
+        self.experiment, self.show = experiment, show
+        self.folder = Path(experiment.output)
+        self.procedure: RankProcedure = build.procedure_of(experiment.procedure)
+        self.transform: Transform = build.transform_of(
+            experiment.transform, self.procedure, experiment.training
+        )
+        _claim(self.folder, experiment)
+
+    # --- what the experiment names, made when first needed ---
+
+    @functools.cached_property
+    def prompts(self) -> dict[str, list[Prompt]]:
+        """Training and held-out prompts, as the policy is asked them."""
+        train, test = build.prompts_of(self.experiment.prompts)
+        if any(prompt.messages for prompt in (*train, *test)):
+            train, test = (build.rendered(side, self.policy) for side in (train, test))
+        return {"train": train, "held-out": test}
+
+    @functools.cached_property
+    def policy(self) -> Any:
+        """The policy, as the reference until an adapter is loaded."""
+        return build.policy_of(self.experiment.policy, self.threads)
+
+    @functools.cached_property
+    def reward(self) -> Any:
+        """The training reward."""
+        return build.reward_of(self.experiment.reward)
+
+    @functools.cached_property
+    def judges(self) -> dict[str, Any]:
+        """Name → reward: the training reward first, then gold, then auditors."""
+        gold = () if self.experiment.gold is None else (self.experiment.gold,)
+        others = [build.reward_of(section) for section in (*gold, *self.experiment.auditors)]
+        return {reward.name: reward for reward in (self.reward, *others)}
+
+    threads: int | None = None
+    """CPU threads of this process; None: the machine's cores."""
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Folders of the policies to train: the treatment first."""
+        return ("infalign", *reversed(self.experiment.baselines))
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the training prompts."""
+        return [prompt.id for prompt in self.prompts["train"]]
+
+    @property
+    def procedures(self) -> dict[str, RankProcedure]:
+        """Procedures measured: one response, the one trained for, and best-of-N for every N."""
+        wanted = [BestOfN(1), self.procedure, *(BestOfN(n) for n in self.experiment.evaluate.ns)]
+        return {procedure_name(procedure): procedure for procedure in wanted}
+
+    def rng(self, *stage: str) -> np.random.Generator:
+        """The random numbers of one stage: another stage's do not move them."""
+        words = [int.from_bytes(word.encode(), "big") % 2**63 for word in stage]
+        return np.random.default_rng([self.experiment.seed, *words])
+
+    # --- what each kind of study does its own way ---
+
+    @abc.abstractmethod
+    def roll_out(self) -> None:
+        """Make what the reference says, on both sides; resumes."""
+
+    @abc.abstractmethod
+    def score(self) -> None:
+        """Reward it by every judge that needs it; resumes."""
+
+    @abc.abstractmethod
+    def problem(self, target: str) -> Problem:
+        """What `raw`, `calibrated` or `infalign` maximises, at the experiment's KL or β."""
+
+    @abc.abstractmethod
+    def measure(self, name: str, step: int) -> Measurement:
+        """Measure the policy as it is now; `name` and `step` are where its samples are kept."""
+
+    @abc.abstractmethod
+    def ideal(self, kl: float) -> tuple[IdealRow, ...]:
+        """What exact alignment of the reference would win, nothing trained."""
+
+    @abc.abstractmethod
+    def predictions(self, kls: Sequence[float]) -> tuple[Curve, ...]:
+        """Win rate after decoding against KL of each transform, as predicted."""
+
+    @abc.abstractmethod
+    def ceilings(self, target: str, kl: float) -> tuple[DecompositionRow, ...]:
+        """What bounds a policy at this KL from above, from the limit down to what is known."""
+
+    @abc.abstractmethod
+    def calibration_check(self) -> CalibrationCheck:
+        """Rewards before and after calibration."""
+
+    @abc.abstractmethod
+    def answers(self, names: Sequence[str], steps: dict[str, int]) -> tuple[AnswerPair, ...]:
+        """Decoded answers of the reference and the policies, side by side."""
+
+    @abc.abstractmethod
+    def facts(self) -> dict[str, str]:
+        """What a reader should know first."""
+
+    # --- said of the experiment as a whole ---
+
+    curve_note = ""
+    """How the predicted curves were made."""
+
+    @property
+    def procedure_label(self) -> str:
+        """The procedure's name in measurements."""
+        return procedure_name(self.procedure)
+
+    def transform_name(self, target: str) -> str:
+        """The prediction that belongs to a policy."""
+        return {"raw": "raw", "calibrated": "identity"}.get(target, self.transform.name)
+
+    def reference_fingerprint(self) -> str:
+        """Hash of the reference policy."""
+        with self.policy.reference():
+            return self.policy.fingerprint
+
+    def check(self) -> None:
+        """Load what the experiment names, and refuse what cannot work before long work starts."""
+        from infalign.pipeline.checks import check_study
+
+        check_study(self)
+
+    # --- cost ---
+
+    @contextmanager
+    def timed(self, stage: str, note: str = "") -> Iterator[dict[str, Any]]:
+        """Adds the block's wall time to the stage's, over all sittings."""
+        extra: dict[str, Any] = {}
+        start = time.perf_counter()
+        yield extra
+        costs = self.costs()
+        before = costs.get(stage, {"seconds": 0.0})
+        seconds = before["seconds"] + time.perf_counter() - start
+        costs[stage] = before | {"seconds": seconds, "note": note} | extra
+        text = json.dumps(costs, indent=1)
+        write_atomically(self.folder / "cost.json", text.encode(), self.folder)
+
+    def costs(self) -> dict[str, dict[str, Any]]:
+        """Stage → seconds and counts so far."""
+        path = self.folder / "cost.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def cost_rows(self) -> tuple[Stage, ...]:
+        """The same as report rows."""
+        return tuple(Stage(name, **values) for name, values in self.costs().items())
+
+
+def procedure_name(procedure: RankProcedure) -> str:
+    """How reports name it; a single response is `standard`, whatever picks it."""
+    return "standard" if procedure.candidates == 1 else procedure.name
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _claim(folder: Path, experiment: Experiment) -> None:
+    """Make the folder this experiment's, or refuse one that holds another's results."""
+    text = dump_experiment(dataclasses.replace(experiment, output="."))
+    path = folder / "experiment.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            changed = _changed(path.read_text(encoding="utf-8"), text)
+            raise ValueError(
+                f"{folder} holds the results of another experiment; it differs in {changed}. "
+                "Choose another output folder, or delete this one to start anew."
+            )
+        write_atomically(path, text.encode(), folder)
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"cannot write to the output folder {folder} ({error.strerror}); choose another with "
+            "`output:`, or make room and permissions there",
+        ) from error
+
+
+def _changed(old: str, new: str) -> str:
+    import yaml
+
+    before, after = yaml.safe_load(old), yaml.safe_load(new)
+    names = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return ", ".join(sorted(names)) or "its form"
