@@ -83,16 +83,19 @@ class ShotLaw(StationaryLaw):
             first_step=1e-3 * np.exp(-self.start),
             rtol=3e-13,
             atol=1e-14,
+            # Dense output is of lower order than the steps: short ones keep it as good.
+            max_step=1 / 64,
             dense_output=True,
         )
 
     def _slopes(self, x: float, state: np.ndarray) -> list[float]:
         survival, log_density = float(state[0]), float(state[1])
         density = float(np.exp(min(log_density, 300.0)))
-        cdf = min(max(1.0 - survival, 0.0), 1.0)
+        # Stages of the last step overshoot P = 1 a little: there g, a polynomial, is continued.
+        cdf = max(1.0 - survival, -0.01)
         reference = float(self.reference_procedure.rank_density(1.0 - x))
-        # Past P = 1 the shot has missed; without force it goes straight on and misses by more.
-        force = float(self.procedure.rank_density(cdf)) if survival < 1 else 0.0
+        force = float(self.procedure.rank_density(cdf))
+        cdf = max(cdf, 0.0)
         lost = float(self.procedure.rank_cdf(cdf)) * reference
         return [density, -force * reference / self.at_beta, density * log_density, lost]
 
@@ -107,12 +110,10 @@ def stationary_laws(
     spread, rise = _small_kl_transform(procedure, reference_procedure)
     middle = beta if beta is not None else spread / np.sqrt(2 * float(kl or 0.0))
     log_betas = np.log(middle) + (np.zeros(1) if beta is not None else BETA_STEPS)
-    misses, kls = _coarse_shots(procedure, reference_procedure, np.exp(log_betas))
-    cells = _crossed(misses) if beta is not None else _crossed(misses) & _crossed(kls - kl)
-    first_guess = np.array([rise / middle, np.log(middle)])
-    guesses = [first_guess] + [
-        np.array([STARTS[i : i + 2].mean(), log_betas[j : j + 2].mean()]) for i, j in _apart(cells)
-    ]
+    hits = _coarse_hits(procedure, reference_procedure, log_betas)
+    guesses = [hit[:2] for hit in hits[0]] if beta is not None else _passing(hits, float(kl or 0))
+    if not guesses:
+        guesses = [np.array([rise / middle, np.log(middle)])]
 
     def shot(z: np.ndarray) -> ShotLaw:
         q = float(np.clip(z[0], 0.0, 40.0))
@@ -127,7 +128,10 @@ def stationary_laws(
         return [law.miss, float(np.log(max(law.kl, 1e-300) / float(kl or 0.0)))]
 
     used = 1 if beta is not None else 2
-    laws = [shot(root(errors, guess[:used], options={"xtol": 1e-13}).x) for guess in guesses]
+    laws = [
+        shot(root(errors, guess[:used], options={"xtol": 1e-13, "maxfev": 60}).x)
+        for guess in guesses
+    ]
     return _distinct([law for law in laws if np.abs(errors_of(law, kl)).max() < HIT])
 
 
@@ -150,13 +154,13 @@ def _small_kl_transform(
 def _coarse_shots(
     procedure: RankProcedure, reference_procedure: RankProcedure, betas: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P(1) − 1 and ∫ f log f of all (q, β) at once, by Runge–Kutta on fixed steps."""
+    """P(1) and ∫ f log f of all (q, β) at once, by Runge–Kutta on fixed steps."""
     q, beta = np.meshgrid(STARTS, betas, indexing="ij")
     state = np.stack([np.zeros_like(q), q, np.zeros_like(q)])
 
     def slopes(x: float, y: np.ndarray) -> np.ndarray:
         density = np.exp(np.minimum(y[1], 300.0))
-        force = procedure.rank_density(np.clip(1 - y[0], 0, 1)) * (y[0] < 1)
+        force = procedure.rank_density(np.maximum(1 - y[0], 0.0))
         pull = float(reference_procedure.rank_density(1 - x)) / beta
         return np.stack([density, -force * pull, density * np.maximum(y[1], -1e3)])
 
@@ -167,24 +171,37 @@ def _coarse_shots(
         c = slopes(float(left) + h / 2, state + h / 2 * b)
         d = slopes(float(right), state + h * c)
         state = state + h / 6 * (a + 2 * b + 2 * c + d)
-    return state[0] - 1, state[2]
+    return state[0], state[2]
 
 
-def _crossed(values: np.ndarray) -> np.ndarray:
-    """Cells of the grid at whose corners the values change sign (edges, where only one β)."""
-    up = values > 0
-    columns = [up[:, :-1], up[:, 1:]] if up.shape[1] > 1 else [up]
-    corners = np.stack([half[i : len(up) - 1 + i] for half in columns for i in (0, 1)])
-    return np.asarray(corners.any(axis=0) & ~corners.all(axis=0))
+def _coarse_hits(
+    procedure: RankProcedure, reference_procedure: RankProcedure, log_betas: np.ndarray
+) -> list[list[np.ndarray]]:
+    """(q, log β, KL) of the hits at each β, interpolated between the shots around them."""
+    masses, integrals = _coarse_shots(procedure, reference_procedure, np.exp(log_betas))
+    with np.errstate(all="ignore"):
+        kls = integrals / masses - np.log(masses)  # KL of the shot's law, scaled to mass 1
+    hits = []
+    for j, log_beta in enumerate(log_betas):
+        miss = masses[:, j] - 1
+        around = np.flatnonzero((miss[:-1] > 0) != (miss[1:] > 0))
+        share = miss[around] / (miss[around] - miss[around + 1])
+        q = STARTS[around] + share * (STARTS[around + 1] - STARTS[around])
+        kl = kls[around, j] + share * (kls[around + 1, j] - kls[around, j])
+        hits.append([np.array([a, log_beta, b]) for a, b in zip(q, kl, strict=True)])
+    return hits
 
 
-def _apart(cells: np.ndarray) -> list[tuple[int, int]]:
-    """Marked cells, one of each cluster of neighbours."""
-    kept: list[tuple[int, int]] = []
-    for i, j in np.argwhere(cells):
-        if all(max(abs(i - a), abs(j - b)) > 1 for a, b in kept):
-            kept.append((int(i), int(j)))
-    return kept
+def _passing(hits: list[list[np.ndarray]], kl: float) -> list[np.ndarray]:
+    """(q, log β) where the KL passes `kl` between a hit and the nearest one at the next β."""
+    found = []
+    for here, there in itertools.pairwise(hits):
+        pairs = [(a, min(there, key=lambda b, a=a: abs(a[0] - b[0]))) for a in here if there]
+        pairs += [(min(here, key=lambda a, b=b: abs(a[0] - b[0])), b) for b in there if here]
+        for a, b in pairs:
+            if (a[2] - kl) * (b[2] - kl) <= 0 and a[2] != b[2]:
+                found.append((a + (kl - a[2]) / (b[2] - a[2]) * (b - a))[:2])
+    return list(np.unique(found, axis=0)) if found else []
 
 
 def _distinct(laws: list[ShotLaw]) -> list[ShotLaw]:
