@@ -85,7 +85,7 @@ def load(path: str, device: str) -> tuple[Any, Any]:
         dtype = stored if stored in (torch.bfloat16, torch.float16) else torch.float32
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise ValueError(
             f"no causal language model could be loaded from {path!r}: {error}. Give a local "
             "folder with config.json, weights and tokenizer, or a model id your hub can serve."

@@ -25,7 +25,9 @@ class TextCodec:
         self.tokenizer = tokenizer
         self.stop = tuple(stop)
         self.stop_ids = frozenset(end_ids) | self._ids_containing(self.stop)
-        self._special = tuple({str(t) for t in tokenizer.all_special_tokens if str(t)})
+        marks = {i: t.content for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+        self._special_ids = frozenset(marks) | frozenset(tokenizer.all_special_ids)
+        self._special = tuple(sorted({*marks.values(), *map(str, tokenizer.all_special_tokens)}))
         start = tokenizer.convert_tokens_to_ids(_DOCUMENT_START)
         known = isinstance(start, int) and tokenizer.convert_ids_to_tokens(start) == _DOCUMENT_START
         self._start = (start,) if known else ()
@@ -44,7 +46,7 @@ class TextCodec:
     def _encode(self, prompt: str) -> tuple[int, ...]:
         rendered = bool(self._special) and prompt.startswith(self._special)
         ids = tuple(self.tokenizer(prompt, add_special_tokens=not rendered)["input_ids"])
-        begins_special = bool(ids) and ids[0] in self.tokenizer.all_special_ids
+        begins_special = bool(ids) and ids[0] in self._special_ids
         if not begins_special:
             ids = self._start + ids
         if not ids:
