@@ -6,6 +6,7 @@ here resumes, and an interrupted run ends as an uninterrupted one would have.
 """
 
 from pathlib import Path
+from typing import Any
 
 from infalign.config import ChoiceLM, Experiment
 from infalign.pipeline.show import Show, Silent
@@ -26,6 +27,7 @@ __all__ = [
     "Study",
     "calibrate",
     "decode",
+    "demo",
     "evaluate",
     "make_study",
     "open_study",
@@ -35,6 +37,13 @@ __all__ = [
     "run",
     "train",
 ]
+
+
+def demo(output: str | Path, show: Show | None = None, **settings: Any) -> Path:
+    """The embedded example in two acts; see :mod:`infalign.pipeline.demo`."""
+    from infalign.pipeline.demo import demo as run_demo
+
+    return run_demo(output, show, **settings)
 
 
 def run(experiment: Experiment, show: Show | None = None) -> Path:

@@ -96,9 +96,7 @@ def policy_of(
         options["name"] = "SmolLM2-135M-Instruct"
     source = _embedded_model() if embedded else section.model
     if isinstance(section, sections.ChoiceLM):
-        return ChoiceLM.from_pretrained(
-            source, section.candidates, section.temperature, **options
-        )
+        return ChoiceLM.from_pretrained(source, section.candidates, section.temperature, **options)
     stop = section.stop or (REVIEW_STOPS if embedded else ())
     sampling = Sampling(section.temperature, section.max_new_tokens, tuple(stop))
     return CausalLM.from_pretrained(source, sampling, **options)
@@ -129,7 +127,10 @@ def reward_of(section: Any) -> Reward:
     from infalign.rewards.classifier import ClassifierReward
 
     return ClassifierReward.from_pretrained(
-        section.model, name=section.name or Path(section.model).name, label=section.label, batch_size=section.batch_size
+        section.model,
+        name=section.name or Path(section.model).name,
+        label=section.label,
+        batch_size=section.batch_size,
     )
 
 

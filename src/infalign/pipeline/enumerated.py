@@ -13,13 +13,12 @@ from jaxtyping import Float
 
 from infalign.evaluation import compare, decoded_masses, estimate
 from infalign.pipeline.measurement import SPLITS, Measurement, Split
-from infalign.pipeline.study import POLICIES, TREATMENT, Study, procedure_name
+from infalign.pipeline.study import Study
 from infalign.quantile.procedures import BestOfN
 from infalign.quantile.tilting import atoms_kl, beta_for_atoms_kl, tilt_atoms
 from infalign.quantile.transforms import Exponential, Identity, Log, Transform
 from infalign.quantile.win_rate import atomic_win_rate, frontier
 from infalign.report import (
-    Answer,
     AnswerPair,
     CalibrationCheck,
     Curve,
@@ -55,21 +54,32 @@ class EnumeratedStudy(Study):
         for name in self.judges:
             self._rewards_of(name)
 
-    @functools.cache
+    @functools.cached_property
+    def _masses(self) -> dict[Split, np.ndarray]:
+        return {split: self.policy.reference_law(self._texts(split)) for split in SPLITS}
+
     def masses(self, split: Split) -> Float[np.ndarray, "P C"]:
         """The reference's law."""
-        return self.policy.reference_law(self._texts(split))
+        return self._masses[split]
 
     def rewards(self, split: Split, judge: str | None = None) -> Float[np.ndarray, "P C"]:
         """Rewards of all responses, by the training reward or another judge."""
         return self._rewards_of(judge or self.reward.name)[split]
 
-    @functools.cache
+    @functools.cached_property
+    def _known(self) -> dict[str, dict[str, np.ndarray]]:
+        return {}
+
     def _rewards_of(self, judge: str) -> dict[str, np.ndarray]:
+        if judge not in self._known:
+            self._known[judge] = self._stored_or_scored(judge)
+        return self._known[judge]
+
+    def _stored_or_scored(self, judge: str) -> dict[str, np.ndarray]:
         path = self.folder / "rewards" / f"{judge}.npz"
         if path.exists():
             with np.load(path) as stored:
-                if str(stored["policy"]) == self.policy.fingerprint:
+                if str(stored["policy"]) == self.reference_fingerprint():
                     return {split: stored[split] for split in SPLITS}
         with self.timed("rewards"), self.show.progress(f"rewards: {judge}") as progress:
             found = self._score_all(judge, progress)
@@ -77,7 +87,7 @@ class EnumeratedStudy(Study):
         import io
 
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, policy=np.array(self.policy.fingerprint), **found)
+        np.savez(buffer, allow_pickle=False, policy=np.array(self.reference_fingerprint()), **found)
         write_atomically(path, buffer.getvalue(), path.parent)
         return found
 
@@ -142,7 +152,9 @@ class EnumeratedStudy(Study):
         members = (Identity(), Log(), Exponential(10.0), self.transform)
         return {member.name: member for member in members}
 
-    def _tilted(self, transform: str, kl: float, split: Split = "train") -> tuple[float, np.ndarray]:
+    def _tilted(
+        self, transform: str, kl: float, split: Split = "train"
+    ) -> tuple[float, np.ndarray]:
         """β (found on the training prompts) and the exact tilt of the reference's law."""
         values = {side: self._training_rewards(transform, kl, side) for side in {"train", split}}
         beta = float(beta_for_atoms_kl(self.masses("train"), values["train"], kl))
@@ -189,9 +201,7 @@ class EnumeratedStudy(Study):
         note = "exact tilt of the listed responses: calibrated without error, ties included"
         return (
             DecompositionRow("limit at this KL", limit, note="continuous rewards, optimal Φ"),
-            DecompositionRow(
-                f"ideal: exact tilt by {name}", self._predicted(name, kl), note=note
-            ),
+            DecompositionRow(f"ideal: exact tilt by {name}", self._predicted(name, kl), note=note),
         )
 
     def calibration_check(self) -> CalibrationCheck:
@@ -228,5 +238,3 @@ class EnumeratedStudy(Study):
 
 def _exact(value: Any) -> Estimate:
     return Estimate(value.value, value.se, value.n)
-
-

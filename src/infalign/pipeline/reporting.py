@@ -1,5 +1,6 @@
 """What a study found, as the records of the report: prediction beside measurement."""
 
+import dataclasses
 import datetime
 import json
 from collections.abc import Sequence
@@ -153,9 +154,7 @@ def comparisons_of(study: Study, paths: Paths) -> tuple[Comparison, ...]:
     return tuple(comparison for comparison in found if comparison is not None)
 
 
-def _comparison(
-    paths: Paths, split: Split, judge: str, label: str, kl: float
-) -> Comparison | None:
+def _comparison(paths: Paths, split: Split, judge: str, label: str, kl: float) -> Comparison | None:
     wins = {name: at_kl(path, split, judge, label, kl) for name, path in paths.items()}
     reached = {name: values for name, values in wins.items() if values is not None}
     if "infalign" not in reached:
@@ -210,10 +209,7 @@ def _win_rates_by_n(study: Study, paths: Paths) -> tuple[WinRateByN, ...]:
     for split in SPLITS:
         for name, path in paths.items():
             last = path[-1]
-            wins = [
-                last.wins[split, study.reward.name, _label(n)]
-                for n in ns
-            ]
+            wins = [last.wins[split, study.reward.name, _label(n)] for n in ns]
             kl = float(last.kl[split].mean())
             estimates = tuple(_estimate(values) for values in wins)
             found.append(
@@ -230,6 +226,5 @@ def write_manifest(study: Study) -> None:
     """manifest.json: the experiment, package versions, device, seed."""
     from infalign.rollouts.shards import write_atomically
 
-    record = vars(manifest_of(study))
-    text = json.dumps({key: value for key, value in record.items()}, indent=1, default=dict)
+    text = json.dumps(dataclasses.asdict(manifest_of(study)), indent=1)
     write_atomically(study.folder / "manifest.json", text.encode(), study.folder)

@@ -109,9 +109,7 @@ class SampledStudy(Study):
         """What a policy is trained on."""
         if target == "raw":
             rewards = self.calibration.reference_rewards
-            return RawReward(
-                self.reward, tuple(self.ids), rewards, calibration=self.calibration
-            )
+            return RawReward(self.reward, tuple(self.ids), rewards, calibration=self.calibration)
         transform = Identity() if target == "calibrated" else self.transform
         return CalibratedReward(self.reward, self.calibration, transform)
 
@@ -232,9 +230,7 @@ class SampledStudy(Study):
         m = self.experiment.evaluate.samples
         theirs = self.fresh.rewards(self.reward.name, prompts, m)
         calibration = EmpiricalCalibration(tuple(p.id for p in prompts), theirs)
-        columns = [
-            self._answers(who, store, prompts, calibration) for who, store in stores.items()
-        ]
+        columns = [self._answers(who, store, prompts, calibration) for who, store in stores.items()]
         return tuple(
             AnswerPair(prompt.text, tuple(answers))
             for prompt, *answers in zip(prompts, *columns, strict=True)

@@ -112,7 +112,9 @@ def train_policy(study: Study, name: str) -> None:
         progress(total, total)
     listed = [[point.step, str(point.path.relative_to(study.folder))] for point in points[1:]]
     path = run_folder(study.folder, name) / "checkpoints.json"
-    write_atomically(path, json.dumps({"beta": problem.beta, "points": listed}).encode(), path.parent)
+    write_atomically(
+        path, json.dumps({"beta": problem.beta, "points": listed}).encode(), path.parent
+    )
 
 
 def _keep_rows(
