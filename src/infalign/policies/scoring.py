@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -59,9 +59,7 @@ def chunks(sizes: Sequence[int], limit: int = _CHUNK_TOKENS) -> Iterator[tuple[i
     yield low, len(sizes)
 
 
-def hidden_states(
-    body: Callable[..., Any], packed: PackedRows, device: torch.device
-) -> torch.Tensor:
+def hidden_states(body: Any, packed: PackedRows, device: torch.device) -> torch.Tensor:
     """The body's last hidden state at the nodes that are read: M D, float32."""
     width = packed.input_ids.shape[1]
     step = max(1, _BATCH_TOKENS // width)
@@ -127,7 +125,7 @@ def path_scores(
 
 
 @torch.no_grad()
-def masks_work(body: Callable[..., Any], device: torch.device) -> bool:
+def masks_work(body: Any, device: torch.device) -> bool:
     """Whether tree-packed rows give the states that plain rows give, on a small example."""
     contexts, responses = [[0, 1, 1, 0]] * 2, [[0, 1, 0], [1, 0, 0]]
     packed = pack(contexts, responses)
