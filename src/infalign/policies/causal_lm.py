@@ -30,7 +30,7 @@ from infalign.policies.scoring import (
     masks_work,
     path_scores,
 )
-from infalign.policies.tokens import TextCodec
+from infalign.policies.tokens import TextCodec, end_ids
 from infalign.protocols import Response, Sampling
 
 __all__ = ["CausalLM", "Scores"]
@@ -87,7 +87,7 @@ class CausalLM:
         self._reference_depth = 0
         self._weights_hash: str | None = None
         self._packs: bool | None = None
-        self.codec = TextCodec(tokenizer, sampling.stop, _end_ids(model, tokenizer))
+        self.codec = TextCodec(tokenizer, sampling.stop, end_ids(model, tokenizer))
 
     @classmethod
     def from_pretrained(
@@ -112,9 +112,7 @@ class CausalLM:
         """The same weights (shared, not copied) under another sampling law."""
         other = copy.copy(self)
         other._sampling = sampling
-        other.codec = TextCodec(
-            self.tokenizer, sampling.stop, _end_ids(self._model, self.tokenizer)
-        )
+        other.codec = TextCodec(self.tokenizer, sampling.stop, end_ids(self._model, self.tokenizer))
         return other
 
     @property
@@ -134,7 +132,9 @@ class CausalLM:
     @contextlib.contextmanager
     def reference(self) -> Iterator[Self]:
         """Within the block this object *is* the reference policy: the adapter is switched off."""
-        off = self._wrapped.disable_adapter() if self._has_adapter else contextlib.nullcontext()
+        # Once only: leaving an inner block would switch the adapter on within the outer one.
+        outermost = self._has_adapter and not self._on_reference
+        off = self._wrapped.disable_adapter() if outermost else contextlib.nullcontext()
         self._reference_depth += 1
         try:
             with off:
@@ -171,8 +171,15 @@ class CausalLM:
         uniforms = rng.random((len(prompts), k, self.sampling.max_new_tokens))
         is_stop = torch.zeros(len(self.head.weight), dtype=torch.bool)
         is_stop[sorted(self.codec.stop_ids)] = True
-        answers: list[list[Response]] = [[] for _ in prompts]
-        order = sorted(range(len(prompts)), key=lambda i: len(contexts[i]))
+        with self._idle_adapter_off():
+            return self._sample(contexts, uniforms, is_stop.to(self.device))
+
+    def _sample(
+        self, contexts: Sequence[tuple[int, ...]], uniforms: np.ndarray, is_stop: torch.Tensor
+    ) -> list[list[Response]]:
+        k = uniforms.shape[1]
+        answers: list[list[Response]] = [[] for _ in contexts]
+        order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))
         width = max(1, self._rows // k)
         for start in range(0, len(order), width):
             chunk = order[start : start + width]
@@ -184,7 +191,7 @@ class CausalLM:
                     [contexts[i] for i in chunk],
                     part,
                     self.sampling.temperature,
-                    is_stop.to(self.device),
+                    is_stop,
                 )
                 for row, (tokens, log_prob) in enumerate(zip(ids, log_probs, strict=True)):
                     response = self.codec.response(tokens, float(log_prob))
@@ -218,6 +225,11 @@ class CausalLM:
         with self.reference():
             return self.log_prob(prompts, responses)
 
+    def scores(self, prompts: Sequence[str], responses: Responses) -> Scores:
+        """log π, log π_ref and the Rao–Blackwellised KL, without gradient, in slices."""
+        found = self._in_chunks(prompts, responses, with_reference=True)
+        return Scores(**{name: torch.from_numpy(values) for name, values in found.items()})
+
     def divergence(self, prompts: Sequence[str], responses: Responses) -> Float[np.ndarray, "P K"]:
         """Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)) of each response. Nats.
 
@@ -239,6 +251,12 @@ class CausalLM:
         """
         self._require_adapter()
         loading.load_adapter(self.module, Path(folder))
+
+    def _idle_adapter_off(self) -> contextlib.AbstractContextManager[Any]:
+        """An adapter that does nothing yet would cost a fifth of the time of sampling."""
+        if not self._has_adapter or self._on_reference or not loading.is_idle(self.module):
+            return contextlib.nullcontext()
+        return self._wrapped.disable_adapter()
 
     @property
     def _model(self) -> Any:
@@ -264,16 +282,7 @@ class CausalLM:
             ValueError: a prompt that does not, named by its index.
         """
         window = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        contexts = [self.codec.encode(prompt) for prompt in prompts]
-        for index, context in enumerate(contexts):
-            needed = len(context) + self.sampling.max_new_tokens
-            if window is not None and needed > window:
-                raise ValueError(
-                    f"prompt {index} ({prompts[index][:60]!r}...) has {len(context)} tokens; with "
-                    f"max_new_tokens={self.sampling.max_new_tokens} that is {needed}, more than "
-                    f"the context window of {window}. Shorten the prompt or max_new_tokens."
-                )
-        return contexts
+        return self.codec.contexts(prompts, self.sampling.max_new_tokens, window)
 
     def _response_ids(self, responses: Responses) -> list[tuple[int, ...]]:
         for p, row in enumerate(responses):
@@ -320,9 +329,3 @@ class CausalLM:
         if self._packs is None:
             self._packs = masks_work(self.body, self.device)
         return self._packs
-
-
-def _end_ids(model: Any, tokenizer: Any) -> list[int]:
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    return sorted({int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None})
