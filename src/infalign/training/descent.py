@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import numpy as np
 
 from infalign.training import checkpoints
-from infalign.training.solver import Callback, Checkpoint, Problem, TrainingResult
+from infalign.training.solver import Callback, Checkpoint, Problem, Row, TrainingResult
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["Descent", "descend", "identifying", "identity_of", "numpy_of", "passes"]
 
-Accumulate = Callable[[Problem, np.random.Generator], dict[str, float]]
+Accumulate = Callable[[Problem, np.random.Generator], Row]
 """Leaves the gradient of the loss in the parameters; returns the row's measurements."""
 
 
@@ -129,7 +129,7 @@ class _Run:
             weight_decay=descent.weight_decay,
         )
         self.step = 0
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[Row] = []
         self.saved: list[int] = []
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ class _Run:
         }
         checkpoints.save(self.directory / "state.pt", state)
 
-    def log(self, row: dict[str, float], callback: Callback | None) -> None:
+    def log(self, row: Row, callback: Callback | None) -> None:
         """Appends a row to the log and tells the callback."""
         self.rows.append(row)
         if self.directory is not None:
@@ -201,7 +201,7 @@ def descend(
     directory: Path | None,
     callback: Callback | None,
     rng: np.random.Generator,
-    measure: Callable[[Problem, np.random.Generator], dict[str, float]] | None = None,
+    measure: Callable[[Problem, np.random.Generator], Row] | None = None,
 ) -> TrainingResult:
     """Runs the loop; see the module's docstring.
 

@@ -18,6 +18,7 @@ from infalign.training.solver import (
     Callback,
     EnumerablePolicy,
     Problem,
+    Row,
     Solver,
     TrainingResult,
 )
@@ -54,7 +55,7 @@ class Exact(Solver):
         reference = policy.reference_law(problem.texts)
         row_of = {prompt_id: row for row, prompt_id in enumerate(problem.ids)}
 
-        def accumulate(batch: Problem, rng: np.random.Generator) -> dict[str, float]:
+        def accumulate(batch: Problem, rng: np.random.Generator) -> Row:
             rows = [row_of[prompt_id] for prompt_id in batch.ids]
             return self._accumulate(policy, batch, scored.rows(rows), reference[rows])
 
@@ -75,7 +76,7 @@ class Exact(Solver):
         batch: Problem,
         scored: Scored,
         reference: Float[np.ndarray, "P C"],
-    ) -> dict[str, float]:
+    ) -> Row:
         import torch
 
         laws = []

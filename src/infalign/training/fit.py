@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from infalign.training.descent import Descent, descend, identifying, numpy_of, passes
 from infalign.training.measure import measured_row
-from infalign.training.solver import Callback, Problem, Solver, TrainablePolicy, TrainingResult
+from infalign.training.solver import Callback, Problem, Row, Solver, TrainablePolicy, TrainingResult
 
 __all__ = ["Fit", "systematic_picks"]
 
@@ -66,10 +66,10 @@ class Fit(Solver):
         self.descent.refuse_blind_stop()
         stored_log_prob(problem)  # refuse rollouts without log-probabilities before any work
 
-        def accumulate(batch: Problem, rng: np.random.Generator) -> dict[str, float]:
+        def accumulate(batch: Problem, rng: np.random.Generator) -> Row:
             return self._accumulate(policy, batch, rng)
 
-        def measure(batch: Problem, rng: np.random.Generator) -> dict[str, float]:
+        def measure(batch: Problem, rng: np.random.Generator) -> Row:
             row = measured_row(policy, batch, self.descent.measure_k, rng)
             # The log's gap is from the tilt to the policy; the sampled one is the other way round.
             row["reverse_gap"] = row.pop("gap")
@@ -87,9 +87,7 @@ class Fit(Solver):
             measure=measure,
         )
 
-    def _accumulate(
-        self, policy: TrainablePolicy, batch: Problem, rng: np.random.Generator
-    ) -> dict[str, float]:
+    def _accumulate(self, policy: TrainablePolicy, batch: Problem, rng: np.random.Generator) -> Row:
         import torch
 
         rollouts, reference = batch.stored(), stored_log_prob(batch)
@@ -164,7 +162,7 @@ def _row(
     weights: Float[np.ndarray, "P K"],
     target: Float[np.ndarray, "P K"],
     batch: Problem | None,
-) -> dict[str, float]:
+) -> Row:
     row = {"gap": float((weights * (target - log_ratio)).sum(1).mean())}
     if batch is None:
         return row

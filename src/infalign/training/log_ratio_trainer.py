@@ -14,6 +14,7 @@ import torch
 import transformers
 
 from infalign.training import checkpoints
+from infalign.training.solver import Callback, Row
 
 __all__ = ["Journal", "LogRatio", "LogRatioTrainer", "collate", "rows_of"]
 
@@ -81,9 +82,9 @@ class Journal(transformers.TrainerCallback):
     def __init__(
         self,
         directory: Path,
-        measure: Callable[[int], dict[str, float]] | None,
+        measure: Callable[[int], Row] | None,
         target_kl: float | None,
-        callback: Callable[[Mapping[str, float]], None] | None,
+        callback: Callback | None,
         module: torch.nn.Module,
     ) -> None:
         self.directory, self.measure, self.module = directory, measure, module
@@ -139,9 +140,9 @@ class Journal(transformers.TrainerCallback):
         (self.directory / "log.jsonl").write_text(lines, encoding="utf-8")
 
 
-def rows_of(history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+def rows_of(history: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Rows as other solvers keep them: row s describes the policy after s updates."""
-    rows: dict[int, dict[str, float]] = {}
+    rows: dict[int, Row] = {}
     for entry in history:
         if entry.get("measured"):
             step = int(entry["step"])

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from infalign.quantile.subsets import average_over_ties, subset_weights
 from infalign.quantile.win_rate import atomic_win_rate
 from infalign.training.rewards import Scored
-from infalign.training.solver import Problem, TrainablePolicy
+from infalign.training.solver import Problem, Row, TrainablePolicy
 
 __all__ = ["law_row", "measured_row", "sample_row"]
 
@@ -20,7 +20,7 @@ def law_row(
     reference: Float[np.ndarray, "P C"],
     scored: Scored,
     batch: Problem,
-) -> dict[str, float]:
+) -> Row:
     """Means over prompts of exact sums over a policy's law."""
     possible = reference > 0
     ratio = np.where(possible & (law > 0), law / np.where(possible, reference, 1.0), 1.0)
@@ -42,9 +42,7 @@ def law_row(
     return row
 
 
-def measured_row(
-    policy: TrainablePolicy, batch: Problem, k: int, rng: np.random.Generator
-) -> dict[str, float]:
+def measured_row(policy: TrainablePolicy, batch: Problem, k: int, rng: np.random.Generator) -> Row:
     """:func:`sample_row` of K fresh samples of the policy to each prompt; leaves no gradient."""
     import torch
 
@@ -56,9 +54,7 @@ def measured_row(
     return sample_row(log_ratio, batch.rewards.score(batch.ids, batch.texts, texts), batch)
 
 
-def sample_row(
-    log_ratio: Float[np.ndarray, "P K"], scored: Scored, batch: Problem
-) -> dict[str, float]:
+def sample_row(log_ratio: Float[np.ndarray, "P K"], scored: Scored, batch: Problem) -> Row:
     """The same from K samples of the policy to each prompt; `kl` is the k1 estimate.
 
     `win_rate` weighs the reference's law of decoded quantiles by how often each sample is picked;
@@ -79,7 +75,7 @@ def sample_row(
     return row
 
 
-def _watched_win_rate(scored: Scored, batch: Problem) -> dict[str, float]:
+def _watched_win_rate(scored: Scored, batch: Problem) -> Row:
     procedure, quantiles = batch.procedure, scored.quantiles
     if procedure is None or quantiles is None or procedure.candidates > quantiles.shape[1]:
         return {}

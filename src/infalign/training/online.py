@@ -9,46 +9,20 @@ but blows its vanishing noise up again.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 from jaxtyping import Float
 
-from infalign.protocols import Response
 from infalign.training.descent import Descent, descend, identifying, numpy_of, passes
 from infalign.training.measure import sample_row
-from infalign.training.solver import Callback, Problem, Solver, TrainablePolicy, TrainingResult
+from infalign.training.solver import Callback, Problem, Row, Solver, TrainablePolicy, TrainingResult
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["Online"]
-
-
-class PolicyScores(Protocol):
-    """What one pass over responses yields, "P K" each, nats."""
-
-    @property
-    def log_prob(self) -> "torch.Tensor":
-        """log π(y|x), with gradient."""
-        ...
-
-    @property
-    def kl(self) -> "torch.Tensor":
-        """Σ_t KL(π(·|y_<t) ‖ π_ref(·|y_<t)) along y, with gradient, y held fixed."""
-        ...
-
-
-class ScoringPolicy(TrainablePolicy, Protocol):
-    """A policy that also knows its exact KL at every position, differentiably."""
-
-    def differentiable_scores(
-        self, prompts: Sequence[str], responses: Sequence[Sequence[Response]]
-    ) -> PolicyScores:
-        """log π and the KL along each response, in one pass."""
-        ...
 
 
 @final
@@ -66,7 +40,8 @@ class Online(Solver):
     kl: Literal["k1", "rao_blackwell"] = "k1"
     """How the KL's gradient is estimated. `k1`: from the sampled responses, as part of the reward;
     without noise at the optimum. `rao_blackwell`: from the exact KL of next-token laws along them;
-    less noise far from the optimum but not at it; needs `policy.differentiable_scores`."""
+    less noise far from the optimum but not at it; needs
+    `policy.differentiable_scores(prompts, responses)` with `log_prob` and `kl`, "P K"."""
     prompts_per_pass: int = 8
     """Prompts in one forward and backward pass: memory, not mathematics."""
 
@@ -91,7 +66,7 @@ class Online(Solver):
                 f"{type(policy).__name__} has none. Use kl='k1'."
             )
 
-        def accumulate(batch: Problem, rng: np.random.Generator) -> dict[str, float]:
+        def accumulate(batch: Problem, rng: np.random.Generator) -> Row:
             return self._accumulate(policy, batch, rng)
 
         return descend(
@@ -105,9 +80,7 @@ class Online(Solver):
             rng=rng,
         )
 
-    def _accumulate(
-        self, policy: Any, batch: Problem, rng: np.random.Generator
-    ) -> dict[str, float]:
+    def _accumulate(self, policy: Any, batch: Problem, rng: np.random.Generator) -> Row:
         responses = policy.sample(batch.texts, self.k, rng)
         texts = [[response.text for response in row] for row in responses]
         scored = batch.rewards.score(batch.ids, batch.texts, texts)

@@ -25,6 +25,7 @@ from infalign.training.solver import (
     Callback,
     Checkpoint,
     Problem,
+    Row,
     Solver,
     TrainablePolicy,
     TrainingResult,
@@ -102,7 +103,7 @@ class Regression(Solver):
 
         descent, began = self.descent, time.monotonic()
 
-        def measure(step: int) -> dict[str, float]:
+        def measure(step: int) -> Row:
             if not descent.measures_at(step):
                 return {}
             batch = problem.select(descent.batch(step, len(problem.prompts), seed))

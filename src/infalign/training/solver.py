@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from infalign.prompts import Prompt
 from infalign.protocols import Response
 from infalign.quantile.procedures import RankProcedure
 from infalign.training.rewards import TrainingReward
@@ -26,23 +27,16 @@ __all__ = [
     "Checkpoint",
     "EnumerablePolicy",
     "Problem",
+    "Row",
     "Solver",
     "TrainablePolicy",
     "TrainingResult",
 ]
 
-Callback = Callable[[Mapping[str, float]], None]
+Row = dict[str, float | int]
+"""One line of the log: `step` and what was measured."""
+Callback = Callable[[Row], None]
 """Called with each new row of the log."""
-
-
-class PromptLike(Protocol):
-    """What training needs of a prompt."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def text(self) -> str: ...
 
 
 @runtime_checkable
@@ -99,8 +93,8 @@ class EnumerablePolicy(Protocol):
 class Problem:
     """Maximise E_π[Φ] − β·KL(π‖π_ref), on average over these prompts."""
 
-    prompts: Sequence[PromptLike]
-    """With `id` and `text`."""
+    prompts: Sequence[Prompt]
+    """What to answer; chat prompts with their template rendered into `text`."""
     rewards: TrainingReward
     """Φ, of new responses and of the stored reference rollouts."""
     beta: float
@@ -167,7 +161,7 @@ class Checkpoint:
 class TrainingResult:
     """What a run did. The policy itself has been moved in place."""
 
-    rows: list[dict[str, float]]
+    rows: list[Row]
     """One row per step; row s describes the policy *after s updates* (row 0 is the start)."""
     steps: int
     """Updates made."""
