@@ -17,7 +17,12 @@ from infalign.config.experiment import (
     Report,
     Rollouts,
 )
-from infalign.config.loading import dump_experiment, load_experiment, validate_experiment
+from infalign.config.loading import (
+    dump_experiment,
+    load_experiment,
+    read_experiment,
+    validate_experiment,
+)
 from infalign.config.members import (
     BestOfN,
     CallableReward,
@@ -69,5 +74,6 @@ __all__ = [
     "WorstOfN",
     "dump_experiment",
     "load_experiment",
+    "read_experiment",
     "validate_experiment",
 ]

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from infalign.config.experiment import Experiment
 
-__all__ = ["dump_experiment", "load_experiment", "validate_experiment"]
+__all__ = ["dump_experiment", "load_experiment", "read_experiment", "validate_experiment"]
 
 
 def load_experiment(path: str | Path) -> Experiment:
@@ -23,6 +23,16 @@ def load_experiment(path: str | Path) -> Experiment:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no UTF-8 YAML mapping, or any key or value is not right; the message
             lists all of them.
+    """
+    return validate_experiment(read_experiment(path), str(path))
+
+
+def read_experiment(path: str | Path) -> Any:
+    """What a YAML file holds, before any key or value is looked at.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is empty, not UTF-8 or not YAML.
     """
     path = Path(path)
     if not path.is_file():
@@ -35,7 +45,7 @@ def load_experiment(path: str | Path) -> Experiment:
         raise ValueError(f"{path}: not YAML: {error}") from error
     if data is None:
         raise ValueError(f"{path} is empty; `name: my experiment` is the least that is needed.")
-    return validate_experiment(data, str(path))
+    return data
 
 
 def validate_experiment(data: Any, source: str = "experiment") -> Experiment:
