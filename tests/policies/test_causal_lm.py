@@ -114,6 +114,15 @@ def test_reference_is_the_adapter_switched_off(trained_lm, make_lm):
     ]
 
 
+def test_the_reference_within_the_reference_stays_the_reference(trained_lm):
+    lm = trained_lm()
+    responses = lm.sample(PROMPTS, 2, rng())
+    with lm.reference():
+        expected = lm.reference_log_prob(PROMPTS, responses)
+        np.testing.assert_array_equal(lm.log_prob(PROMPTS, responses), expected)
+    assert np.abs(lm.log_prob(PROMPTS, responses) - expected).max() > 0.1
+
+
 def test_fingerprint_follows_the_law(make_lm, trained_lm):
     fresh = make_lm(lora=LoRA(rank=4))
     assert fresh.fingerprint == make_lm().fingerprint  # an adapter that does nothing yet

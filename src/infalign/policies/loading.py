@@ -21,6 +21,7 @@ __all__ = [
     "choose_attention",
     "fastest_dtype",
     "head_of",
+    "is_idle",
     "load",
     "load_adapter",
     "weights_hash",
@@ -194,13 +195,18 @@ def weights_hash(model: Any, folder: str | None) -> str:
 
 def adapter_hash(module: Any) -> str:
     """Hash of the adapter, or nothing while it is still the identity (its second half is zero)."""
-    tensors = {n: t.detach() for n, t in sorted(module.named_parameters()) if "lora_" in n}
-    if not any("lora_B" in name and bool(tensor.any()) for name, tensor in tensors.items()):
+    if is_idle(module):
         return ""
+    tensors = {n: t.detach() for n, t in sorted(module.named_parameters()) if "lora_" in n}
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(name.encode() + _bytes(tensor))
     return digest.hexdigest()
+
+
+def is_idle(module: Any) -> bool:
+    """Whether there is no adapter or it changes nothing, its second half being all zero."""
+    return not any("lora_B" in n and bool(t.any()) for n, t in module.named_parameters())
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 
 from infalign.protocols import Response
 
-__all__ = ["TextCodec"]
+__all__ = ["TextCodec", "end_ids"]
 
 _DOCUMENT_START = "<|endoftext|>"
 
@@ -42,6 +42,24 @@ class TextCodec:
         if prompt not in self._encoded:
             self._encoded[prompt] = self._encode(prompt)
         return self._encoded[prompt]
+
+    def contexts(
+        self, prompts: Sequence[str], room: int, window: int | None
+    ) -> list[tuple[int, ...]]:
+        """The tokens of each prompt, checked to leave `room` in a context window.
+
+        Raises:
+            ValueError: a prompt that does not, named by its index.
+        """
+        contexts = [self.encode(prompt) for prompt in prompts]
+        for index, context in enumerate(contexts):
+            if window is not None and len(context) + room > window:
+                raise ValueError(
+                    f"prompt {index} ({prompts[index][:60]!r}) has {len(context)} tokens; with "
+                    f"max_new_tokens={room} that is {len(context) + room}, more than the context "
+                    f"window of {window}. Shorten the prompt or max_new_tokens."
+                )
+        return contexts
 
     def _encode(self, prompt: str) -> tuple[int, ...]:
         rendered = bool(self._special) and prompt.startswith(self._special)
@@ -109,3 +127,10 @@ class TextCodec:
             np.arange(len(self.tokenizer))[:, None].tolist(), clean_up_tokenization_spaces=False
         )
         return frozenset(i for i, text in enumerate(texts) if any(s in text for s in stop))
+
+
+def end_ids(model: Any, tokenizer: Any) -> list[int]:
+    """The end-of-sequence tokens of a model: its generation settings' and its tokenizer's."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return sorted({int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None})
