@@ -86,7 +86,7 @@ def at_kl(
         wins = measurement.wins[split, judge, procedure]
         if before is None:
             before = np.full_like(wins, 0.5)
-        if root**2 >= kl:
+        if root**2 >= kl * (1 - 1e-9):
             share = (np.sqrt(kl) - before_root) / max(root - before_root, 1e-12)
             return before + min(max(share, 0.0), 1.0) * (wins - before)
         before_root, before = root, wins

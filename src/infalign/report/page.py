@@ -57,9 +57,9 @@ class ActView:
     def parts(self) -> list[tuple[str, str]]:
         """Keys and short names of the parts that are there, in their order on the page."""
         named = {
+            "ideal": ("ideal", self.ideal),
             "main": ("win rate against KL", self.main),
             "equal-kl": ("equal KL", self.comparisons),
-            "ideal": ("ideal", self.ideal),
             "distance": ("distance", self.decompositions),
             "calibration": ("calibration", self.calibration),
             "training": ("training", self.training),
