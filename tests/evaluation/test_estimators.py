@@ -123,7 +123,7 @@ def test_unscored_samples_are_refused_with_their_place():
 
 
 def test_sides_with_different_prompts_are_refused():
-    with pytest.raises(OTHER_PROMPTS, match="number of prompts|Type-check"):
+    with pytest.raises(OTHER_PROMPTS, match=r"number of prompts|Type-check"):
         evaluation.win_rate_samples(np.ones((2, 4)), np.ones((3, 4)), BEST2)
     with pytest.raises(ValueError, match="both sides"):
         evaluation.win_rate_samples(
@@ -160,7 +160,7 @@ def test_pairing_removes_what_prompts_share():
     assert paired.is_different_from_zero
     assert paired.value == pytest.approx(0.1, abs=0.02)
     assert paired.se < 0.1 * evaluation.estimate(a).se
-    with pytest.raises(OTHER_PROMPTS, match="same prompts|Type-check"):
+    with pytest.raises(OTHER_PROMPTS, match=r"same prompts|Type-check"):
         evaluation.paired_difference(a, b[:5])
 
 

@@ -1,5 +1,6 @@
 """An interrupted run ends bit for bit where an uninterrupted one does."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -150,6 +151,14 @@ def test_the_directory_of_another_run_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match="holds a run with another beta"):
         SOLVERS[name].train(
             table(counts() / K), problem(0.4), directory=tmp_path, rng=np.random.default_rng(1)
+        )
+    steeper = dataclasses.replace(problem().rewards, transform=Exponential(9.0))
+    with pytest.raises(ValueError, match="holds a run with another training reward"):
+        SOLVERS[name].train(
+            table(counts() / K),
+            dataclasses.replace(problem(), rewards=steeper),
+            directory=tmp_path,
+            rng=np.random.default_rng(1),
         )
     with pytest.raises(ValueError, match="holds a run with another seed"):
         SOLVERS[name].train(

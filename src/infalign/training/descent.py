@@ -164,6 +164,13 @@ class _Run:
         }
         checkpoints.save(self.directory / "state.pt", state)
 
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """The weights that were kept."""
+        if self.directory is None:
+            return ()
+        paths = [checkpoints.weights_path(self.directory, step) for step in self.saved]
+        return tuple(map(Checkpoint, self.saved, paths))
+
     def log(self, row: Row, callback: Callback | None) -> None:
         """Appends a row to the log and tells the callback."""
         self.rows.append(row)
@@ -214,45 +221,48 @@ def descend(
     identity = {**identity_of(problem, seed), **settings}
     run = _Run(descent, module, directory, identity)
     before = run.rows[-1]["seconds"] if run.rows else 0.0
-    began = time.monotonic()
-    stopped = "steps"
-    while run.step < descent.steps:
+    began, stopped = time.monotonic(), "steps"
+
+    def measured() -> Row:
+        batch = problem.select(descent.batch(run.step, len(problem.prompts), seed))
+        step_rng = np.random.default_rng([seed, 0, run.step])
+        row = {"step": run.step, "rate": descent.rate(run.step), **accumulate(batch, step_rng)}
+        if measure is not None and descent.measures_at(run.step):
+            row |= measure(batch, step_rng)
+        return row
+
+    while run.step < descent.steps and stopped == "steps":
         if run.step and descent.checkpoint_every and run.step % descent.checkpoint_every == 0:
             run.save(keep=True)
-        batch = problem.select(descent.batch(run.step, len(problem.prompts), seed))
         run.optimizer.zero_grad(set_to_none=True)
-        step_rng = np.random.default_rng([seed, 0, run.step])
         try:
-            row = accumulate(batch, step_rng)
-            if measure is not None and descent.measures_at(run.step):
-                row |= measure(batch, step_rng)
+            row = measured()
         except KeyboardInterrupt:
             run.save(keep=False)
             raise
-        row = {"step": run.step, "rate": descent.rate(run.step), **row}
-        reached = descent.target_kl is not None and row.get("kl", -math.inf) >= descent.target_kl
-        if not reached:
-            row["gradient_norm"] = run.update()
-        row["seconds"] = before + time.monotonic() - began
-        run.log(row, callback)
-        if reached:
+        if descent.target_kl is not None and row.get("kl", -math.inf) >= descent.target_kl:
             stopped = "target_kl"
-            break
+        else:
+            row["gradient_norm"] = run.update()
+        run.log({**row, "seconds": before + time.monotonic() - began}, callback)
     run.save(keep=True)
-    kept = (
-        ()
-        if directory is None
-        else tuple(
-            Checkpoint(step, checkpoints.weights_path(directory, step)) for step in run.saved
-        )
-    )
-    return TrainingResult(run.rows, run.step, stopped, kept, before + time.monotonic() - began)
+    seconds = before + time.monotonic() - began
+    return TrainingResult(run.rows, run.step, stopped, run.checkpoints(), seconds)
 
 
 def identity_of(problem: Problem, seed: int) -> dict[str, Any]:
     """What makes a problem and its randomness the same, for recognising a run on disk."""
-    ids = hashlib.sha256("\n".join(problem.ids).encode()).hexdigest()[:16]
-    return {"prompts": ids, "beta": problem.beta, "seed": seed}
+    _, training_rewards = problem.rewards.atoms(problem.ids)
+    return {
+        "set of prompts": _hash("\n".join(problem.ids).encode()),
+        "training reward": _hash(training_rewards.round(9).tobytes()),
+        "beta": problem.beta,
+        "seed": seed,
+    }
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def identifying(solver: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import transformers
 from infalign.training import checkpoints
 from infalign.training.solver import Callback, Row
 
-__all__ = ["Journal", "LogRatio", "LogRatioTrainer", "collate", "rows_of"]
+__all__ = ["Journal", "LogRatio", "LogRatioTrainer", "collate", "go_on", "rows_of"]
 
 
 class LogRatio(torch.nn.Module):
@@ -138,6 +138,18 @@ class Journal(transformers.TrainerCallback):
     def _write(self, state) -> None:
         lines = "".join(json.dumps(row) + "\n" for row in rows_of(state.log_history))
         (self.directory / "log.jsonl").write_text(lines, encoding="utf-8")
+
+
+def go_on(trainer: LogRatioTrainer, journal: Journal, folder: Path | None) -> None:
+    """Trains from the checkpoint in `folder`, from the start without one, or not if all is done."""
+    if folder is not None:
+        state = str(folder / "trainer_state.json")
+        trainer.state = transformers.TrainerState.load_from_json(state)
+    if not journal.is_over(trainer.state, trainer.args.max_steps):
+        trainer.train(resume_from_checkpoint=None if folder is None else str(folder))
+    elif folder is not None:
+        path = checkpoints.weights_path(journal.directory, trainer.state.global_step)
+        checkpoints.load_weights(journal.module, path)
 
 
 def rows_of(history: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -90,16 +90,18 @@ class Regression(Solver):
             checkpoints.refuse_other_run(directory, name.read_text("utf-8"), identity)
         name.write_text(checkpoints.identity_text(identity), encoding="utf-8")
 
-    def _run(self, policy, problem, rows, directory, callback, seed) -> TrainingResult:
+    def _run(
+        self,
+        policy: TrainablePolicy,
+        problem: Problem,
+        rows: list[dict[str, Any]],
+        directory: Path,
+        callback: Callback | None,
+        seed: int,
+    ) -> TrainingResult:
         import transformers
 
-        from infalign.training.log_ratio_trainer import (
-            Journal,
-            LogRatio,
-            LogRatioTrainer,
-            collate,
-            rows_of,
-        )
+        from infalign.training import log_ratio_trainer as ours
 
         descent, began = self.descent, time.monotonic()
 
@@ -107,39 +109,24 @@ class Regression(Solver):
             if not descent.measures_at(step):
                 return {}
             batch = problem.select(descent.batch(step, len(problem.prompts), seed))
-            return measured_row(
-                policy, batch, descent.measure_k, np.random.default_rng([seed, 0, step])
-            )
+            step_rng = np.random.default_rng([seed, 0, step])
+            return measured_row(policy, batch, descent.measure_k, step_rng)
 
-        journal = Journal(directory, measure, descent.target_kl, callback, policy.module)
-        trainer = LogRatioTrainer(
-            model=LogRatio(policy),
+        journal = ours.Journal(directory, measure, descent.target_kl, callback, policy.module)
+        trainer = ours.LogRatioTrainer(
+            model=ours.LogRatio(policy),
             args=self._arguments(policy, directory, len(rows), seed),
-            data_collator=collate,
+            data_collator=ours.collate,
             train_dataset=rows,  # pyright: ignore[reportArgumentType]  a list has all it needs
             callbacks=[journal],
         )
         trainer.remove_callback(transformers.PrinterCallback)  # stdout is for results
-        folder = _last_checkpoint(directory)
-        if folder is not None:
-            trainer.state = transformers.TrainerState.load_from_json(
-                str(folder / "trainer_state.json")
-            )
-        if journal.is_over(trainer.state, descent.steps):
-            if folder is not None:
-                path = checkpoints.weights_path(directory, trainer.state.global_step)
-                checkpoints.load_weights(policy.module, path)
-        else:
-            trainer.train(resume_from_checkpoint=None if folder is None else str(folder))
-        kept = [
-            Checkpoint(int(path.stem.removeprefix("weights-")), path)
-            for path in sorted(directory.glob("weights-*.pt"))
-        ]
+        ours.go_on(trainer, journal, _last_checkpoint(directory))
         return TrainingResult(
-            rows_of(trainer.state.log_history),
+            ours.rows_of(trainer.state.log_history),
             trainer.state.global_step,
             journal.stopped,
-            tuple(kept),
+            _kept(directory),
             time.monotonic() - began,
         )
 
@@ -197,6 +184,11 @@ def regression_rows(problem: Problem) -> list[dict[str, Any]]:
         {"prompt": text, "responses": list(responses), "wanted": row}
         for text, responses, row in zip(problem.texts, stored, wanted, strict=True)
     ]
+
+
+def _kept(directory: Path) -> tuple[Checkpoint, ...]:
+    paths = sorted(directory.glob("weights-*.pt"))
+    return tuple(Checkpoint(int(path.stem.removeprefix("weights-")), path) for path in paths)
 
 
 def _last_checkpoint(directory: Path) -> Path | None:
