@@ -1,0 +1,210 @@
+"""What the command line shows: notes and bars on standard error, results on standard output.
+
+On a terminal bars are alive, several at once where trainings run side by side. Elsewhere (a log
+file, a batch job) the same progress becomes plain lines, fewer the longer it takes.
+"""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from infalign.cli.pace import Pace, written_duration, written_rate
+
+__all__ = ["Terminal", "print_result", "print_table"]
+
+Update = Callable[[int, int], None]
+
+_FIRST_LINE_AFTER = 5.0
+"""Seconds until the first plain progress line; each further one waits half as long again."""
+_LINE_AT_LEAST_EVERY = 60.0
+_WIDE = 10_000
+"""Columns of a file, which has none: a table is not squeezed and a line is not broken."""
+
+
+class Terminal:
+    """Says what a pipeline does; the rich counterpart of `infalign.pipeline.Silent`."""
+
+    def __init__(self) -> None:
+        self._messages = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._is_live = self._messages.is_terminal and not self._messages.is_dumb_terminal
+        self._lock = threading.RLock()
+        self._bars: Progress | None = None
+        self._open = 0
+
+    def say(self, text: str) -> None:
+        """One line for the reader."""
+        self._print(Text(text))
+
+    def note(self, text: str) -> None:
+        """A warning, short."""
+        self._print(Text.assemble(("note: ", "yellow"), text))
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A small table of results; all but the first column hold numbers."""
+        with self._without_bars():
+            print_table(title, columns, rows)
+
+    @contextlib.contextmanager
+    def working(self, label: str) -> Iterator[None]:
+        """A sign of life for a block that cannot say how far it is; none where no one looks."""
+        with self._messages.status(label) if self._is_live else contextlib.nullcontext():
+            yield
+
+    @contextlib.contextmanager
+    def progress(self, label: str) -> Iterator[Update]:
+        """A bar, or plain lines where there is no terminal, for the block."""
+        pace = Pace()
+        with self._bar(label, pace) if self._is_live else _Lines(label, pace, self.say) as show:
+
+            def update(done: int, total: int) -> None:
+                with self._lock:
+                    pace.update(done, total)
+                    show()
+
+            yield update
+
+    @contextlib.contextmanager
+    def _bar(self, label: str, pace: Pace) -> Iterator[Callable[[], None]]:
+        task = self._opened(label, pace)
+
+        def show() -> None:
+            bars = self._bars
+            if bars is None or task not in bars.task_ids:
+                return
+            bars.update(task, total=pace.total, completed=pace.done)
+            if pace.is_finished:  # before its block ends, as others may go on for long
+                self._retire(task, label, pace)
+
+        try:
+            yield show
+        finally:
+            self._closed(task, label, pace)
+
+    def _opened(self, label: str, pace: Pace) -> TaskID:
+        with self._lock:
+            if self._bars is None:
+                self._bars = _bars(self._messages)
+                self._bars.start()
+            self._open += 1
+            return self._bars.add_task(label, total=None, pace=pace)
+
+    def _retire(self, task: TaskID, label: str, pace: Pace) -> None:
+        assert self._bars is not None
+        self._bars.remove_task(task)
+        mark = ("✓ ", "green") if pace.is_finished else ("· ", "yellow")
+        self._print(Text.assemble(mark, (_summary(label, pace), "dim")))
+
+    def _closed(self, task: TaskID, label: str, pace: Pace) -> None:
+        with self._lock:
+            if self._bars is None:
+                return
+            if task in self._bars.task_ids:
+                self._retire(task, label, pace)
+            self._open -= 1
+            if not self._open:
+                self._bars.stop()
+                self._bars = None
+
+    def _print(self, text: Text) -> None:
+        with self._lock:
+            self._messages.print(text)
+
+    @contextlib.contextmanager
+    def _without_bars(self) -> Iterator[None]:
+        """Bars away while something is written to standard output, often the same terminal."""
+        with self._lock:
+            if self._bars is None:
+                yield
+                return
+            self._bars.stop()
+            try:
+                yield
+            finally:
+                self._bars.start()
+
+
+class _Lines:
+    """Progress as plain lines, at growing distances."""
+
+    def __init__(self, label: str, pace: Pace, say: Callable[[str], None]) -> None:
+        self._label, self._pace, self._say = label, pace, say
+        self._wait, self._due = _FIRST_LINE_AFTER, time.monotonic() + _FIRST_LINE_AFTER
+        self._is_ended = False
+
+    def __enter__(self) -> Callable[[], None]:
+        return self._show
+
+    def __exit__(self, *error: object) -> None:
+        self._end()
+
+    def _show(self) -> None:
+        if self._pace.is_finished:
+            self._end()
+        elif time.monotonic() >= self._due:
+            self._wait = min(1.5 * self._wait, _LINE_AT_LEAST_EVERY)
+            self._due = time.monotonic() + self._wait
+            self._say(_line(self._label, self._pace))
+
+    def _end(self) -> None:
+        if not self._is_ended:
+            self._is_ended = True
+            self._say(_summary(self._label, self._pace))
+
+
+class _PaceColumn(ProgressColumn):
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        return Text(_pace(task.fields["pace"]), style="cyan")
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.completed}/{task.total}", style="dim"),
+        _PaceColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+    )
+
+
+def _line(label: str, pace: Pace) -> str:
+    share = f"{100 * pace.done / pace.total:.0f} %" if pace.total else ""
+    return f"{label}  {pace.done}/{pace.total}  {share}  {_pace(pace)}".rstrip()
+
+
+def _pace(pace: Pace) -> str:
+    if pace.rate is None or pace.remaining is None:
+        return written_duration(pace.elapsed)
+    return f"{written_rate(pace.rate)}, {written_duration(pace.remaining)} left"
+
+
+def _summary(label: str, pace: Pace) -> str:
+    counted = "" if pace.total is None else f"  {pace.done}/{pace.total}"
+    rate = "" if pace.rate is None else f"  {written_rate(pace.rate)}"
+    return f"{label}{counted}  in {written_duration(pace.elapsed)}{rate}"
+
+
+def print_result(text: str) -> None:
+    """A result, as it is, to standard output."""
+    print(text, flush=True)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table to standard output; the first column holds names, the others numbers."""
+    table = Table(title=Text(title, "bold"), title_justify="left", header_style="bold")
+    for place, column in enumerate(columns):
+        table.add_column(Text(column), justify="right" if place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False).print(table)

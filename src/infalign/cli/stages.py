@@ -1,0 +1,252 @@
+"""`run`, `demo` and a verb per stage: what goes on between an experiment file and its report."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infalign.cli.changes import experiment_from
+from infalign.cli.console import Terminal, print_result
+from infalign.cli.failing import explained, is_debug, kept
+from infalign.cli.quiet import note_warnings
+
+if TYPE_CHECKING:
+    from infalign.decoding import Decoded
+    from infalign.pipeline import Study
+
+__all__ = [
+    "calibrate",
+    "decode",
+    "demo",
+    "evaluate",
+    "report",
+    "reward",
+    "rollout",
+    "run",
+    "train",
+]
+
+File = Annotated[
+    Path,
+    typer.Argument(metavar="EXPERIMENT", help="The experiment file; `infalign init` writes one."),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the file, e.g. training.kl=0.5; may be repeated.",
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FOLDER", help="Write here, whatever the file says."),
+]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        "-p",
+        metavar="NAME",
+        help="Only this one: infalign, calibrated or raw; may be repeated.",
+    ),
+]
+
+
+@explained
+def run(file: File, changes: Changes = None, output: Output = None) -> None:
+    """Run an experiment, from prompts to report.html.
+
+    What is finished is not done again: after Ctrl-C, a crash or a full disk, the same command \
+goes on. The path of the report is the last line of the output.
+
+      [cyan]infalign run experiment.yaml[/]
+      [cyan]infalign run experiment.yaml --set training.kl=0.5 --output runs/kl-0.5[/]
+    """
+    with _study(file, changes, output) as (study, pipeline):
+        pipeline.rollout(study)
+        pipeline.reward(study)
+        pipeline.calibrate(study)
+        pipeline.evaluate(study)
+        _show_report(pipeline.report(study))
+
+
+@explained
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Written here; resumed from.")
+    ] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
+    act: Annotated[
+        list[str] | None,
+        typer.Option("--act", metavar="one|two", help="Only this act; may be repeated."),
+    ] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Too small to show anything but that it works.")
+    ] = False,
+) -> None:
+    """Align a real language model for best-of-4 and measure it: ten minutes, no model hub needed.
+
+    Act one: one-token responses, where everything is exact and a trained policy must land on its \
+predicted curve. Act two: free text. Both end in one report.
+
+      [cyan]infalign demo[/]
+      [cyan]infalign demo --output runs/other --seed 1[/]
+    """
+    acts = tuple(act or ("one", "two"))
+    if unknown := [name for name in acts if name not in ("one", "two")]:
+        raise ValueError(f"--act {unknown[0]}: there are acts 'one' and 'two'.")
+    show = _terminal()
+    with kept(output):
+        pipeline = _pipeline()
+        _show_report(pipeline.demo(output, show, seed=seed, acts=acts, smoke=smoke))
+
+
+@explained
+def rollout(file: File, changes: Changes = None, output: Output = None) -> None:
+    """Sample the reference: K responses to each prompt, kept in the store.
+
+    [cyan]infalign rollout experiment.yaml[/]
+    [cyan]infalign rollout experiment.yaml --set rollouts.k=64[/]
+    """
+    with _study(file, changes, output) as (study, pipeline):
+        pipeline.rollout(study)
+        _show_folder(study)
+
+
+@explained
+def reward(file: File, changes: Changes = None, output: Output = None) -> None:
+    """Score the rollouts by the training reward, the gold judge and the auditors.
+
+    [cyan]infalign reward experiment.yaml[/]
+    """
+    with _study(file, changes, output) as (study, pipeline):
+        pipeline.reward(study)
+        _show_folder(study)
+
+
+@explained
+def calibrate(file: File, changes: Changes = None, output: Output = None) -> None:
+    """Turn rewards into quantiles; show what ideal alignment of the rollouts would win.
+
+    [cyan]infalign calibrate experiment.yaml[/]
+    """
+    with _study(file, changes, output) as (study, pipeline):
+        pipeline.calibrate(study)
+
+
+@explained
+def train(
+    file: File, policy: Policies = None, changes: Changes = None, output: Output = None
+) -> None:
+    """Train the aligned policy and its baselines, side by side.
+
+    [cyan]infalign train experiment.yaml[/]
+    [cyan]infalign train experiment.yaml --policy infalign[/]      without the baselines
+    """
+    with _study(file, changes, output) as (study, pipeline):
+        pipeline.train(study, policy or None)
+        _show_folder(study)
+
+
+@explained
+def decode(
+    file: File,
+    policy: Annotated[
+        str,
+        typer.Option(
+            "--policy", "-p", metavar="NAME", help="infalign, calibrated, raw or reference."
+        ),
+    ] = "infalign",
+    changes: Changes = None,
+    output: Output = None,
+) -> None:
+    """Answer the held-out prompts by the procedure: one JSON object per prompt.
+
+    [cyan]infalign decode experiment.yaml > answers.jsonl[/]
+    [cyan]infalign decode experiment.yaml --policy reference[/]
+    """
+    with _study(file, changes, output) as (study, pipeline):
+        texts = {prompt.id: prompt.text for prompt in study.prompts["held-out"]}
+        for decoded in pipeline.decode(study, policy):
+            print_result(json.dumps(_record(decoded, texts), ensure_ascii=False))
+
+
+@explained
+def evaluate(
+    file: File, policy: Policies = None, changes: Changes = None, output: Output = None
+) -> None:
+    """Measure win rate and KL of the trained policies against the reference.
+
+    [cyan]infalign evaluate experiment.yaml[/]
+    [cyan]infalign evaluate experiment.yaml --policy infalign --policy raw[/]
+    """
+    with _study(file, changes, output) as (study, pipeline):
+        pipeline.evaluate(study, policy or None)
+        _show_folder(study)
+
+
+@explained
+def report(file: File, changes: Changes = None, output: Output = None) -> None:
+    """Write report.html and report.json: what was predicted beside what was measured.
+
+    [cyan]infalign report experiment.yaml[/]
+    """
+    with _study(file, changes, output) as (study, pipeline):
+        _show_report(pipeline.report(study))
+
+
+@contextmanager
+def _study(
+    file: Path, changes: list[str] | None, output: Path | None
+) -> Iterator[tuple["Study", Any]]:
+    """The checked study and the pipeline, for the block that works on them."""
+    show = _terminal()
+    experiment = experiment_from(file, changes or (), output)
+    with kept(experiment.output):
+        pipeline = _pipeline()
+        yield pipeline.open_study(experiment, show), pipeline
+
+
+def _terminal() -> Terminal:
+    terminal = Terminal()
+    if not is_debug():
+        note_warnings(terminal.note)
+    return terminal
+
+
+def _pipeline() -> Any:
+    """The pipeline, loaded when it is needed: it brings torch."""
+    here = str(Path.cwd())
+    if here not in sys.path:  # a reward `my_rewards:f` lies beside the experiment, usually
+        sys.path.insert(0, here)
+    from infalign import pipeline
+
+    return pipeline
+
+
+def _show_report(path: Path) -> None:
+    print_result(str(path))
+
+
+def _show_folder(study: "Study") -> None:
+    print_result(str(study.folder))
+
+
+def _record(decoded: "Decoded", texts: dict[str, str]) -> dict[str, Any]:
+    return {
+        "prompt_id": decoded.prompt_id,
+        "prompt": texts[decoded.prompt_id],
+        "answer": decoded.text,
+        "reward": _json_number(decoded.rewards[decoded.index]),
+        "candidates": [response.text for response in decoded.candidates],
+        "rewards": [_json_number(value) for value in decoded.rewards],
+    }
+
+
+def _json_number(value: float) -> float | None:
+    return value if value == value else None  # JSON has no NaN
