@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from typer.main import get_command
 
+from infalign import BestOfN, plan
+from infalign.cli.app import app
 from infalign.config import validate_experiment
 from infalign.policies import TabularPolicy
 from infalign.prompts import Prompt
@@ -71,11 +74,45 @@ def test_the_experiment_of_the_readme_is_valid():
     assert experiment.reward.kind == "callable"
 
 
+def test_the_price_of_another_n_is_what_the_planner_says():
+    rows = {row.transform: f"{row.standard_win_rate:.3f}" for row in plan(BestOfN(4), kl=1.0)}
+    price = f"predicted to win {rows['optimal']} with a single answer, where calibration alone"
+    assert f"{price} would have {rows['identity']}" in " ".join(README.split())
+
+
 def test_make_knows_the_commands_of_the_readme():
     targets = re.findall(r"^make (\w+)", block("bash", "make demo"), re.M)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert targets
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
+
+
+COMMANDS = sorted(
+    {
+        command.strip("`# \n")
+        for page in [*PAGES, *ROOT.glob("examples/*.yaml")]
+        for command in re.findall(
+            r"^(?:# *)?infalign [a-z][^#\n]*|`infalign [a-z][^`]*`", page.read_text("utf-8"), re.M
+        )
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_line_knows_the_commands_of_the_docs(command):
+    verb, words = get_command(app), command.split()[1:]
+    context = verb.make_context("infalign", words[:1], resilient_parsing=True)
+    while words and hasattr(verb, "commands"):
+        name, *words = words
+        assert name in verb.commands, f"{name} is none of {list(verb.commands)}"
+        verb = verb.commands[name]
+    if "--" in command:  # raises on an option the verb does not have
+        verb.make_context(command, words, parent=context)
+
+
+def test_the_table_of_verbs_is_complete():
+    listed = re.findall(r"^\| `infalign (\w+)` \|", README, re.M)
+    assert sorted(listed) == sorted(get_command(app).commands)
 
 
 def test_trees_are_current():
