@@ -20,9 +20,6 @@ __all__ = ["HeadReward", "VaderReward", "gold_reward", "review_text", "training_
 
 _log = logging.getLogger(__name__)
 
-GOLD_TEMPLATE = 'Movie review: "{}"\nOverall, the movie is'
-"""What SmolLM2 reads; the state after it holds what it would say of the film."""
-
 
 def review_text(prompt: str, response: str) -> str:
     """What is rated: opening and answer of an embedded prompt; of any other prompt, the answer.
@@ -148,4 +145,4 @@ def _smollm2_reward(name: str, head: str) -> HeadReward:
     folder = asset_folder("smollm2-135m-instruct")
     from infalign.rewards.encoders import SmolLM2
 
-    return HeadReward(name, SmolLM2(folder, GOLD_TEMPLATE), LinearHead.shipped(head))
+    return HeadReward(name, SmolLM2(folder), LinearHead.shipped(head))

@@ -1,8 +1,7 @@
 """Frozen encoders under the embedded rewards: text to a feature vector.
 
 MiniLM reads a text as a sentence encoder does: the mean over tokens, made a unit vector. SmolLM2
-reads it as a language model does, and is asked to go on: the state from which it would predict how
-the reviewer liked the film.
+reads it as a language model does: what it holds ready, once a review is closed, to write next.
 """
 
 from collections.abc import Sequence
@@ -18,6 +17,10 @@ __all__ = ["MiniLM", "SmolLM2"]
 _BATCH = 32
 _LONGEST = 256
 """Tokens read of a text; both encoders were trained on sentences, not essays."""
+
+
+_LAYERS = 24
+"""Of SmolLM2's 30."""
 
 
 class MiniLM:
@@ -45,19 +48,29 @@ class MiniLM:
 
 
 class SmolLM2:
-    """SmolLM2's last hidden state after a text and a question about it, 576 numbers.
+    """SmolLM2's hidden state at the quote that closes a review, 576 numbers.
+
+    The state after 24 of 30 layers predicts ratings as well as the last (held-out Pearson 0.786
+    both), for four fifths of the time. The words that precede every text are run once. In float32
+    only: rounded to bfloat16 the states lose a good part of what the head reads.
 
     Args:
         folder: the converted model.
-        template: what the text is put into; `{}` marks its place.
+        before: what precedes every text.
+        after: what follows it; the state at its last token is the feature.
     """
 
-    def __init__(self, folder: str | Path, template: str) -> None:
+    def __init__(
+        self, folder: str | Path, before: str = 'Movie review: "', after: str = '"'
+    ) -> None:
         from transformers import AutoModel, AutoTokenizer
 
         self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
         self._model: Any = AutoModel.from_pretrained(str(folder), dtype=torch.float32).eval()
-        self._before, self._after = template.split("{}")
+        self._model.layers = self._model.layers[:_LAYERS]
+        self._model.norm = torch.nn.Identity()
+        self._start = [self._tokenizer.convert_tokens_to_ids("<|endoftext|>"), *self._ids(before)]
+        self._end = self._ids(after)
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
@@ -65,19 +78,18 @@ class SmolLM2:
         return _by_length(texts, self._encode)
 
     def _encode(self, texts: list[str]) -> np.ndarray:
-        start = self._tokenizer.convert_tokens_to_ids("<|endoftext|>")
-        rows = [[start, *self._ids(text)] for text in texts]
+        rows = [self._ids(text)[:_LONGEST] + self._end for text in texts]
         width = max(len(row) for row in rows)
         # Right padding: in a causal model it cannot reach the state that is read.
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-        states = self._model(input_ids=ids, use_cache=False).last_hidden_state
+        before = self._model(input_ids=torch.tensor([self._start]), use_cache=True).past_key_values
+        before.batch_repeat_interleave(len(rows))
+        states = self._model(input_ids=ids, past_key_values=before).last_hidden_state
         last = torch.tensor([len(row) - 1 for row in rows])
         return states[torch.arange(len(rows)), last].numpy()
 
     def _ids(self, text: str) -> list[int]:
-        head = self._tokenizer(self._before + text, add_special_tokens=False)["input_ids"]
-        tail = self._tokenizer(self._after, add_special_tokens=False)["input_ids"]
-        return head[:_LONGEST] + tail
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _by_length(texts: Sequence[str], encode: Any) -> np.ndarray:

@@ -12,7 +12,6 @@ import numpy as np
 
 from infalign.assets import asset_folder, film_ratings
 from infalign.assets.reviews import FilmRatings, Part
-from infalign.rewards.embedded import GOLD_TEMPLATE
 from infalign.rewards.encoders import MiniLM, SmolLM2
 from infalign.rewards.heads import LinearHead, fit_ridge
 
@@ -75,7 +74,7 @@ def refit(
 def _encoder(asset: str) -> Encoder:
     if asset == "all-minilm-l6-v2":
         return MiniLM(asset_folder(asset))
-    return SmolLM2(asset_folder(asset), GOLD_TEMPLATE)
+    return SmolLM2(asset_folder(asset))
 
 
 def _first(ratings: FilmRatings, limit: int | None) -> FilmRatings:
