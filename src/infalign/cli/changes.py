@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from infalign.config import Experiment, read_experiment, validate_experiment
+if TYPE_CHECKING:
+    from infalign.config import Experiment
 
 __all__ = ["changed", "experiment_from"]
 
 
 def experiment_from(
     path: Path, changes: Sequence[str] = (), output: Path | None = None
-) -> Experiment:
+) -> "Experiment":
     """The experiment of a file with changes, validated as one.
 
     Args:
@@ -25,6 +26,8 @@ def experiment_from(
         FileNotFoundError: if there is no such file.
         ValueError: if the file or a change is not right.
     """
+    from infalign.config import read_experiment, validate_experiment
+
     changes = [*changes, *([f"output={output}"] if output else [])]
     try:
         data = read_experiment(path)
@@ -85,5 +88,5 @@ def _remedy(path: Path) -> str:
     folder = path.parent
     found = sorted(folder.glob("*.y*ml"))[:5] if folder.is_dir() else []
     if found:
-        return f"There are {', '.join(map(str, found))}."
+        return f"In {folder.resolve()} there is {', '.join(file.name for file in found)}."
     return f"`infalign init {path}` writes one to start from."

@@ -24,6 +24,7 @@ Update = Callable[[int, int], None]
 _FIRST_LINE_AFTER = 5.0
 """Seconds until the first plain progress line; each further one waits half as long again."""
 _LINE_AT_LEAST_EVERY = 60.0
+_NUMERIC = frozenset("0123456789-−+±–.")
 _WIDE = 10_000
 """Columns of a file, which has none: a table is not squeezed and a line is not broken."""
 
@@ -38,6 +39,13 @@ class Terminal:
         self._bars: Progress | None = None
         self._open = 0
 
+    def close(self) -> None:
+        """Take away bars whose blocks have not ended, so that last words can be read."""
+        with self._lock:
+            if self._bars is not None:
+                self._bars.stop()
+                self._bars = None
+
     def say(self, text: str) -> None:
         """One line for the reader."""
         self._print(Text(text))
@@ -47,9 +55,12 @@ class Terminal:
         self._print(Text.assemble(("note: ", "yellow"), text))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A small table of results; all but the first column hold numbers."""
-        with self._without_bars():
-            print_table(title, columns, rows)
+        """A small table of results."""
+        with self._lock:
+            # Where both streams are one terminal, the console of the bars must know what is
+            # written, lest a bar overwrite it.
+            is_shared = self._bars is not None and sys.stdout.isatty()
+            print_table(title, columns, rows, self._messages if is_shared else None)
 
     @contextlib.contextmanager
     def working(self, label: str) -> Iterator[None]:
@@ -115,19 +126,6 @@ class Terminal:
     def _print(self, text: Text) -> None:
         with self._lock:
             self._messages.print(text)
-
-    @contextlib.contextmanager
-    def _without_bars(self) -> Iterator[None]:
-        """Bars away while something is written to standard output, often the same terminal."""
-        with self._lock:
-            if self._bars is None:
-                yield
-                return
-            self._bars.stop()
-            try:
-                yield
-            finally:
-                self._bars.start()
 
 
 class _Lines:
@@ -200,11 +198,19 @@ def print_result(text: str) -> None:
     print(text, flush=True)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table to standard output; the first column holds names, the others numbers."""
-    table = Table(title=Text(title, "bold"), title_justify="left", header_style="bold")
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    console: Console | None = None,
+) -> None:
+    """A table, columns of numbers to the right; to standard output where no console is given."""
+    table = Table(header_style="bold")
     for place, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if place else "left", overflow="fold")
+        is_number = all(row[place][:1] in _NUMERIC for row in rows) and bool(rows)
+        table.add_column(Text(column), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False).print(table)
+    console = console or Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+    console.print(Text(title, "bold"))
+    console.print(table)

@@ -28,9 +28,7 @@ LARGEST_KL = 8.0
 def plan(
     file: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="[EXPERIMENT]", help="Take procedure and KL from an experiment file."
-        ),
+        typer.Argument(metavar="EXPERIMENT", help="Take procedure and KL from an experiment file."),
     ] = None,
     procedure: Annotated[
         str | None,
@@ -75,6 +73,7 @@ def plan(
 Standard: one response from each side. Decoded: both sides by the procedure. Limit: the largest \
 decoded win rate any policy has at this KL.
 
+    Examples:
       [cyan]infalign plan --n 4 --kl 1[/]
       [cyan]infalign plan --procedure worst_of_4 --kl 0.5 --kl 1 --kl 2[/]
       [cyan]infalign plan --transform 'exponential(5)' --json[/]

@@ -64,6 +64,7 @@ def run(file: File, changes: Changes = None, output: Output = None) -> None:
     What is finished is not done again: after Ctrl-C, a crash or a full disk, the same command \
 goes on. The path of the report is the last line of the output.
 
+    Examples:
       [cyan]infalign run experiment.yaml[/]
       [cyan]infalign run experiment.yaml --set training.kl=0.5 --output runs/kl-0.5[/]
     """
@@ -94,14 +95,14 @@ def demo(
     Act one: one-token responses, where everything is exact and a trained policy must land on its \
 predicted curve. Act two: free text. Both end in one report.
 
+    Examples:
       [cyan]infalign demo[/]
       [cyan]infalign demo --output runs/other --seed 1[/]
     """
     acts = tuple(act or ("one", "two"))
     if unknown := [name for name in acts if name not in ("one", "two")]:
         raise ValueError(f"--act {unknown[0]}: there are acts 'one' and 'two'.")
-    show = _terminal()
-    with kept(output):
+    with kept(output), _terminal() as show:
         pipeline = _pipeline()
         _show_report(pipeline.demo(output, show, seed=seed, acts=acts, smoke=smoke))
 
@@ -110,8 +111,12 @@ predicted curve. Act two: free text. Both end in one report.
 def rollout(file: File, changes: Changes = None, output: Output = None) -> None:
     """Sample the reference: K responses to each prompt, kept in the store.
 
-    [cyan]infalign rollout experiment.yaml[/]
-    [cyan]infalign rollout experiment.yaml --set rollouts.k=64[/]
+    The store is a folder of Parquet files under the output folder's `rollouts`, readable with pandas,
+    polars, duckdb or datasets. Responses that are there already are not sampled again.
+
+    Examples:
+      [cyan]infalign rollout experiment.yaml[/]
+      [cyan]infalign rollout experiment.yaml --set rollouts.k=64[/]
     """
     with _study(file, changes, output) as (study, pipeline):
         pipeline.rollout(study)
@@ -122,7 +127,11 @@ def rollout(file: File, changes: Changes = None, output: Output = None) -> None:
 def reward(file: File, changes: Changes = None, output: Output = None) -> None:
     """Score the rollouts by the training reward, the gold judge and the auditors.
 
-    [cyan]infalign reward experiment.yaml[/]
+    Every reward is kept beside its response, by name; a reward function that fails loses none of
+    those before it.
+
+    Examples:
+      [cyan]infalign reward experiment.yaml[/]
     """
     with _study(file, changes, output) as (study, pipeline):
         pipeline.reward(study)
@@ -133,7 +142,10 @@ def reward(file: File, changes: Changes = None, output: Output = None) -> None:
 def calibrate(file: File, changes: Changes = None, output: Output = None) -> None:
     """Turn rewards into quantiles; show what ideal alignment of the rollouts would win.
 
-    [cyan]infalign calibrate experiment.yaml[/]
+    The ideal is the exact tilt of the stored rollouts: what training can reach at best, in seconds.
+
+    Examples:
+      [cyan]infalign calibrate experiment.yaml[/]
     """
     with _study(file, changes, output) as (study, pipeline):
         pipeline.calibrate(study)
@@ -145,8 +157,11 @@ def train(
 ) -> None:
     """Train the aligned policy and its baselines, side by side.
 
-    [cyan]infalign train experiment.yaml[/]
-    [cyan]infalign train experiment.yaml --policy infalign[/]      without the baselines
+    Each in a process of its own, with checkpoints: what was stopped goes on from the last one.
+
+    Examples:
+      [cyan]infalign train experiment.yaml[/]
+      [cyan]infalign train experiment.yaml --policy infalign[/]      without the baselines
     """
     with _study(file, changes, output) as (study, pipeline):
         pipeline.train(study, policy or None)
@@ -167,8 +182,12 @@ def decode(
 ) -> None:
     """Answer the held-out prompts by the procedure: one JSON object per prompt.
 
-    [cyan]infalign decode experiment.yaml > answers.jsonl[/]
-    [cyan]infalign decode experiment.yaml --policy reference[/]
+    Best-of-4, say, samples four responses and answers with the one of highest reward. Both the
+    answer and the candidates are written to standard output.
+
+    Examples:
+      [cyan]infalign decode experiment.yaml > answers.jsonl[/]
+      [cyan]infalign decode experiment.yaml --policy reference[/]
     """
     with _study(file, changes, output) as (study, pipeline):
         texts = {prompt.id: prompt.text for prompt in study.prompts["held-out"]}
@@ -182,8 +201,12 @@ def evaluate(
 ) -> None:
     """Measure win rate and KL of the trained policies against the reference.
 
-    [cyan]infalign evaluate experiment.yaml[/]
-    [cyan]infalign evaluate experiment.yaml --policy infalign --policy raw[/]
+    On held-out prompts and on fresh samples of the training prompts, by the training reward and by
+    judges that nothing was trained on. What is not trained yet is trained first.
+
+    Examples:
+      [cyan]infalign evaluate experiment.yaml[/]
+      [cyan]infalign evaluate experiment.yaml --policy infalign --policy raw[/]
     """
     with _study(file, changes, output) as (study, pipeline):
         pipeline.evaluate(study, policy or None)
@@ -194,7 +217,10 @@ def evaluate(
 def report(file: File, changes: Changes = None, output: Output = None) -> None:
     """Write report.html and report.json: what was predicted beside what was measured.
 
-    [cyan]infalign report experiment.yaml[/]
+    Makes what is missing first, and prints the path of report.html.
+
+    Examples:
+      [cyan]infalign report experiment.yaml[/]
     """
     with _study(file, changes, output) as (study, pipeline):
         _show_report(pipeline.report(study))
@@ -205,18 +231,22 @@ def _study(
     file: Path, changes: list[str] | None, output: Path | None
 ) -> Iterator[tuple["Study", Any]]:
     """The checked study and the pipeline, for the block that works on them."""
-    show = _terminal()
     experiment = experiment_from(file, changes or (), output)
-    with kept(experiment.output):
+    with kept(experiment.output), _terminal() as show:
         pipeline = _pipeline()
         yield pipeline.open_study(experiment, show), pipeline
 
 
-def _terminal() -> Terminal:
+@contextmanager
+def _terminal() -> Iterator[Terminal]:
+    """Where the pipeline shows itself, with the warnings of the block as notes."""
     terminal = Terminal()
     if not is_debug():
         note_warnings(terminal.note)
-    return terminal
+    try:
+        yield terminal
+    finally:
+        terminal.close()
 
 
 def _pipeline() -> Any:

@@ -24,6 +24,7 @@ def init(
     As written it aligns the embedded model for best-of-4; what to change for a model, prompts \
 and a reward of your own stands beside each line.
 
+    Examples:
       [cyan]infalign init[/]                     writes experiment.yaml
       [cyan]infalign init mine.yaml[/]           writes mine.yaml
     """
