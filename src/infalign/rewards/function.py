@@ -14,6 +14,8 @@ __all__ = ["FunctionReward"]
 _PROMPTS = 16
 """Prompts per call of the function, so that progress is seen and a failure loses little."""
 
+_CONTRACT = "It must return one number per response, as P lists of K."
+
 
 class FunctionReward:
     """function(prompts, responses) → rewards, one number per response.
@@ -84,19 +86,23 @@ class FunctionReward:
     def _checked(
         self, returned: Any, prompts: list[str], responses: list[list[str]], start: int
     ) -> np.ndarray:
-        lengths = [len(row) if hasattr(row, "__len__") else None for row in returned]
-        wanted = [len(row) for row in responses]
+        try:
+            rows = [[float(reward) for reward in row] for row in returned]
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"the reward function {self.name} returned {type(returned).__name__} that is no "
+                f"table of numbers ({error}). {_CONTRACT}"
+            ) from error
+        lengths, wanted = [len(row) for row in rows], [len(row) for row in responses]
         if lengths != wanted:
-            index = next(
-                (i for i, n in enumerate(wanted) if i >= len(lengths) or lengths[i] != n), 0
-            )
+            index = next(i for i, n in enumerate([*wanted, 0]) if lengths[i : i + 1] != [n])
+            index = min(index, len(wanted) - 1)
             raise ValueError(
                 f"the reward function {self.name} returned {len(lengths)} lists of lengths "
                 f"{lengths[:4]} for {len(prompts)} prompts with {wanted[:4]} responses; first "
-                f"wrong at prompt {start + index} ({prompts[index][:60]!r}). It must return one "
-                "number per response, as P lists of K."
+                f"wrong at prompt {start + index} ({prompts[index][:60]!r}). {_CONTRACT}"
             )
-        rewards = np.array([[float(reward) for reward in row] for row in returned])
+        rewards = np.array(rows)
         if not np.isfinite(rewards).all():
             index, k = map(int, np.argwhere(~np.isfinite(rewards))[0])
             raise ValueError(
