@@ -32,9 +32,12 @@ _WIDE = 10_000
 class Terminal:
     """Says what a pipeline does; the rich counterpart of `infalign.pipeline.Silent`."""
 
-    def __init__(self) -> None:
-        self._messages = Console(stderr=True, highlight=False, soft_wrap=True)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """For the streams of this process; `clock` counts seconds."""
+        self._clock = clock
+        self._messages = Console(stderr=True, highlight=False)
         self._is_live = self._messages.is_terminal and not self._messages.is_dumb_terminal
+        self._messages.soft_wrap = not self._is_live  # a log file breaks no lines
         self._lock = threading.RLock()
         self._bars: Progress | None = None
         self._open = 0
@@ -71,7 +74,7 @@ class Terminal:
     @contextlib.contextmanager
     def progress(self, label: str) -> Iterator[Update]:
         """A bar, or plain lines where there is no terminal, for the block."""
-        pace = Pace()
+        pace = Pace(self._clock)
         with self._bar(label, pace) if self._is_live else _Lines(label, pace, self.say) as show:
 
             def update(done: int, total: int) -> None:
@@ -109,6 +112,8 @@ class Terminal:
     def _retire(self, task: TaskID, label: str, pace: Pace) -> None:
         assert self._bars is not None
         self._bars.remove_task(task)
+        if pace.was_there:
+            return
         mark = ("✓ ", "green") if pace.is_finished else ("· ", "yellow")
         self._print(Text.assemble(mark, (_summary(label, pace), "dim")))
 
@@ -133,7 +138,7 @@ class _Lines:
 
     def __init__(self, label: str, pace: Pace, say: Callable[[str], None]) -> None:
         self._label, self._pace, self._say = label, pace, say
-        self._wait, self._due = _FIRST_LINE_AFTER, time.monotonic() + _FIRST_LINE_AFTER
+        self._wait = self._due = _FIRST_LINE_AFTER
         self._is_ended = False
 
     def __enter__(self) -> Callable[[], None]:
@@ -145,15 +150,16 @@ class _Lines:
     def _show(self) -> None:
         if self._pace.is_finished:
             self._end()
-        elif time.monotonic() >= self._due:
+        elif self._pace.elapsed >= self._due:
             self._wait = min(1.5 * self._wait, _LINE_AT_LEAST_EVERY)
-            self._due = time.monotonic() + self._wait
+            self._due = self._pace.elapsed + self._wait
             self._say(_line(self._label, self._pace))
 
     def _end(self) -> None:
         if not self._is_ended:
             self._is_ended = True
-            self._say(_summary(self._label, self._pace))
+            if not self._pace.was_there:
+                self._say(_summary(self._label, self._pace))
 
 
 class _PaceColumn(ProgressColumn):

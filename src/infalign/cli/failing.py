@@ -158,10 +158,11 @@ def _system_message(error: OSError) -> str:
 
 
 def _write(word: str, colour: str, message: str, notes: Iterable[str]) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble((f"{word}: ", f"bold {colour}"), message))
-    for note in notes:
-        console.print(Text(note))
+    console = Console(stderr=True, highlight=False)
+    text = Text.assemble((f"{word}: ", f"bold {colour}"), message)
+    console.print(text, soft_wrap=not console.is_terminal)
+    for note in notes:  # which hold commands to copy, so no line is broken
+        console.print(Text(note), soft_wrap=True)
 
 
 def _command() -> str:

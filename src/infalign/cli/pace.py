@@ -51,6 +51,12 @@ class Pace:
         return self.total is not None and self.done >= self.total
 
     @property
+    def was_there(self) -> bool:
+        """Whether all was done before, by an earlier run: nobody wants to hear of it again."""
+        at_once = self._latest - self._began < 0.5
+        return self.is_finished and at_once and self._first == (self._latest, self.done)
+
+    @property
     def rate(self) -> float | None:
         """Units per second; None until a second report shows progress."""
         if self._first is None:

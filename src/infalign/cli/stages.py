@@ -111,8 +111,8 @@ predicted curve. Act two: free text. Both end in one report.
 def rollout(file: File, changes: Changes = None, output: Output = None) -> None:
     """Sample the reference: K responses to each prompt, kept in the store.
 
-    The store is a folder of Parquet files under the output folder's `rollouts`, readable with pandas,
-    polars, duckdb or datasets. Responses that are there already are not sampled again.
+    The store is a folder of Parquet files under the output folder, readable with pandas, polars, \
+duckdb or datasets. Responses that are there already are not sampled again.
 
     Examples:
       [cyan]infalign rollout experiment.yaml[/]
@@ -127,8 +127,8 @@ def rollout(file: File, changes: Changes = None, output: Output = None) -> None:
 def reward(file: File, changes: Changes = None, output: Output = None) -> None:
     """Score the rollouts by the training reward, the gold judge and the auditors.
 
-    Every reward is kept beside its response, by name; a reward function that fails loses none of
-    those before it.
+    Every reward is kept beside its response, by name; a reward function that fails loses none \
+of those before it.
 
     Examples:
       [cyan]infalign reward experiment.yaml[/]
@@ -182,8 +182,8 @@ def decode(
 ) -> None:
     """Answer the held-out prompts by the procedure: one JSON object per prompt.
 
-    Best-of-4, say, samples four responses and answers with the one of highest reward. Both the
-    answer and the candidates are written to standard output.
+    Best-of-4, say, samples four responses and answers with the one of highest reward. Both the \
+answer and the candidates are written to standard output.
 
     Examples:
       [cyan]infalign decode experiment.yaml > answers.jsonl[/]
@@ -201,8 +201,8 @@ def evaluate(
 ) -> None:
     """Measure win rate and KL of the trained policies against the reference.
 
-    On held-out prompts and on fresh samples of the training prompts, by the training reward and by
-    judges that nothing was trained on. What is not trained yet is trained first.
+    On held-out prompts and on fresh samples of the training prompts, by the training reward and \
+by judges that nothing was trained on. What is not trained yet is trained first.
 
     Examples:
       [cyan]infalign evaluate experiment.yaml[/]
