@@ -11,6 +11,7 @@ On a busy machine set ``OMP_WAIT_POLICY=passive`` (idle threads then sleep inste
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -20,13 +21,13 @@ import torch
 from jaxtyping import Float
 
 from infalign.policies import loading, token_tree
-from infalign.policies.generation import generate
+from infalign.policies.generation import generate_in_batches
 from infalign.policies.loading import DType, LoRA
 from infalign.policies.scoring import (
     Scores,
     check_shape,
-    chunks,
     hidden_states,
+    in_chunks,
     masks_work,
     path_scores,
 )
@@ -172,31 +173,16 @@ class CausalLM:
         is_stop = torch.zeros(len(self.head.weight), dtype=torch.bool)
         is_stop[sorted(self.codec.stop_ids)] = True
         with self._idle_adapter_off():
-            return self._sample(contexts, uniforms, is_stop.to(self.device))
-
-    def _sample(
-        self, contexts: Sequence[tuple[int, ...]], uniforms: np.ndarray, is_stop: torch.Tensor
-    ) -> list[list[Response]]:
-        k = uniforms.shape[1]
-        answers: list[list[Response]] = [[] for _ in contexts]
-        order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))
-        width = max(1, self._rows // k)
-        for start in range(0, len(order), width):
-            chunk = order[start : start + width]
-            for first in range(0, k, self._rows):
-                part = uniforms[chunk, first : first + self._rows]
-                ids, log_probs = generate(
-                    self.body,
-                    self.head,
-                    [contexts[i] for i in chunk],
-                    part,
-                    self.sampling.temperature,
-                    is_stop,
-                )
-                for row, (tokens, log_prob) in enumerate(zip(ids, log_probs, strict=True)):
-                    response = self.codec.response(tokens, float(log_prob))
-                    answers[chunk[row // part.shape[1]]].append(response)
-        return answers
+            answers = generate_in_batches(
+                self.body,
+                self.head,
+                contexts,
+                uniforms,
+                self.sampling.temperature,
+                is_stop.to(self.device),
+                self._rows,
+            )
+        return [[self.codec.response(*answer) for answer in row] for row in answers]
 
     def differentiable_log_prob(
         self, prompts: Sequence[str], responses: Responses
@@ -216,7 +202,8 @@ class CausalLM:
 
     def log_prob(self, prompts: Sequence[str], responses: Responses) -> Float[np.ndarray, "P K"]:
         """log π(y|x) under the sampling law, end-of-sequence included. Nats."""
-        return self._in_chunks(prompts, responses, with_reference=False)["log_prob"]
+        score = functools.partial(self._score, with_reference=False)
+        return in_chunks(score, prompts, responses).log_prob.numpy()
 
     def reference_log_prob(
         self, prompts: Sequence[str], responses: Responses
@@ -227,8 +214,7 @@ class CausalLM:
 
     def scores(self, prompts: Sequence[str], responses: Responses) -> Scores:
         """log π, log π_ref and the Rao–Blackwellised KL, without gradient, in slices."""
-        found = self._in_chunks(prompts, responses, with_reference=True)
-        return Scores(**{name: torch.from_numpy(values) for name, values in found.items()})
+        return in_chunks(self.differentiable_scores, prompts, responses)
 
     def divergence(self, prompts: Sequence[str], responses: Responses) -> Float[np.ndarray, "P K"]:
         """Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)) of each response. Nats.
@@ -236,7 +222,7 @@ class CausalLM:
         Its mean over y ~ π is KL(π‖π_ref), as is that of the log-ratio, with less variance: the
         expectation over each next token is exact.
         """
-        return self._in_chunks(prompts, responses, with_reference=True)["kl"]
+        return self.scores(prompts, responses).kl.numpy()
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the adapter in peft's format."""
@@ -284,18 +270,12 @@ class CausalLM:
         window = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         return self.codec.contexts(prompts, self.sampling.max_new_tokens, window)
 
-    def _response_ids(self, responses: Responses) -> list[tuple[int, ...]]:
-        for p, row in enumerate(responses):
-            for k, response in enumerate(row):
-                self.codec.check(response, self.sampling.max_new_tokens, f"[{p}][{k}]")
-        return [response.token_ids for row in responses for response in row]
-
     def _score(
         self, prompts: Sequence[str], responses: Responses, *, with_reference: bool
     ) -> Scores:
         shape = check_shape(prompts, responses)
         contexts = self.contexts(prompts)
-        ids = self._response_ids(responses)
+        ids = self.codec.checked(responses, self.sampling.max_new_tokens)
         repeated = [context for context in contexts for _ in range(shape[1])]
         packed = token_tree.pack(repeated, ids, self.row_tokens, share=self.packs)
         hidden = hidden_states(self.body, packed, self.device)
@@ -306,19 +286,6 @@ class CausalLM:
         temperature = self.sampling.temperature
         scores = path_scores(hidden, other, packed, self.head, temperature, len(ids))
         return Scores(*(score.unflatten(0, shape) for score in scores))
-
-    @torch.no_grad()
-    def _in_chunks(
-        self, prompts: Sequence[str], responses: Responses, *, with_reference: bool
-    ) -> dict[str, np.ndarray]:
-        check_shape(prompts, responses)
-        parts = []
-        for low, high in chunks([sum(len(r.token_ids) for r in row) for row in responses]):
-            scores = self._score(
-                prompts[low:high], responses[low:high], with_reference=with_reference
-            )
-            parts.append({name: value.cpu().numpy() for name, value in vars(scores).items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     @property
     def packs(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from infalign.policies.next_token import Head, draw
 
-__all__ = ["generate"]
+__all__ = ["generate", "generate_in_batches"]
 
 _DROP_BELOW = 0.75
 """Rows are compacted when the share still writing falls below this; a cache copy costs little."""
@@ -27,6 +27,35 @@ class _Rows:
     """Attention over prompt padding and cached tokens."""
     position: torch.Tensor
     """Position of the next token."""
+
+
+def generate_in_batches(
+    body: Callable[..., Any],
+    head: Head,
+    contexts: Sequence[Sequence[int]],
+    uniforms: np.ndarray,
+    temperature: float,
+    is_stop: torch.Tensor,
+    rows: int,
+) -> list[list[tuple[list[int], float]]]:
+    """:func:`generate`, at most about `rows` samples side by side: P lists of K (tokens, nats).
+
+    Prompts of like length go together, which wastes least on padding; each sample's numbers are its
+    own, so batching changes it by rounding only.
+    """
+    samples = uniforms.shape[1]
+    answers: list[list[tuple[list[int], float]]] = [[] for _ in contexts]
+    order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))
+    width = max(1, rows // samples)
+    for start in range(0, len(order), width):
+        chunk = order[start : start + width]
+        for first in range(0, samples, rows):
+            part = uniforms[chunk, first : first + rows]
+            prompts = [contexts[i] for i in chunk]
+            ids, log_probs = generate(body, head, prompts, part, temperature, is_stop)
+            for row, answer in enumerate(zip(ids, log_probs.tolist(), strict=True)):
+                answers[chunk[row // part.shape[1]]].append(answer)
+    return answers
 
 
 @torch.no_grad()

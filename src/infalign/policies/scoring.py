@@ -2,15 +2,16 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from infalign.policies.next_token import Head, next_token_statistics
 from infalign.policies.token_tree import PackedRows, pack
+from infalign.protocols import Response
 
-__all__ = ["Scores", "check_shape", "chunks", "hidden_states", "masks_work", "path_scores"]
+__all__ = ["Scores", "check_shape", "hidden_states", "in_chunks", "masks_work", "path_scores"]
 
 _BATCH_TOKENS = 2048
 """Tokens run through the body at a time."""
@@ -48,7 +49,19 @@ def check_shape(prompts: Sequence[Any], responses: Sequence[Sequence[Any]]) -> t
     return len(prompts), counts.pop()
 
 
-def chunks(sizes: Sequence[int], limit: int = _CHUNK_TOKENS) -> Iterator[tuple[int, int]]:
+@torch.no_grad()
+def in_chunks(
+    score: Callable[..., Scores], prompts: Sequence[str], responses: Sequence[Sequence[Response]]
+) -> Scores:
+    """`score` of some prompts at a time, without gradient, on the CPU."""
+    check_shape(prompts, responses)
+    sizes = [sum(len(response.token_ids) for response in row) for row in responses]
+    parts = [score(prompts[low:high], responses[low:high]) for low, high in _ranges(sizes)]
+    fields = zip(*(vars(part).values() for part in parts), strict=True)
+    return Scores(*(torch.cat(values).cpu() for values in fields))
+
+
+def _ranges(sizes: Sequence[int], limit: int = _CHUNK_TOKENS) -> Iterator[tuple[int, int]]:
     """Consecutive ranges whose sizes sum to at most `limit`, or hold one item."""
     low, total = 0, 0
     for place, size in enumerate(sizes):

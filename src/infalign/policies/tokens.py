@@ -84,6 +84,15 @@ class TextCodec:
             finish_reason="stop" if stopped else "length",
         )
 
+    def checked(
+        self, responses: Sequence[Sequence[Response]], longest: int
+    ) -> list[tuple[int, ...]]:
+        """The tokens of all responses in one list, each checked to be one of this law."""
+        for p, row in enumerate(responses):
+            for k, response in enumerate(row):
+                self.check(response, longest, f"[{p}][{k}]")
+        return [response.token_ids for row in responses for response in row]
+
     def check(self, response: Response, longest: int, place: str) -> None:
         """Refuse a response that this sampling law cannot have produced.
 

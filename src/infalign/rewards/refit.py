@@ -38,7 +38,7 @@ def refit(
     Args:
         names: keys of :data:`HEADS`; all of them by default.
         folder: where to write `<name>.json`; None writes nothing.
-        limit: use only the first so many snippets of each part; None uses all.
+        limit: use only about so many snippets of each part; None uses all.
         say: receives one line per head.
 
     Raises:
@@ -50,11 +50,11 @@ def refit(
     fitted = {}
     for asset in dict.fromkeys(HEADS[name][0] for name in names or HEADS):
         encoder = _encoder(asset)
-        judged = _first(film_ratings("held-out"), limit)
+        judged = _at_most(film_ratings("held-out"), limit)
         judged_features = encoder(judged.snippets)
         for name in (n for n in names or HEADS if HEADS[n][0] == asset):
             part = HEADS[name][1]
-            learned = _first(film_ratings(part), limit)
+            learned = _at_most(film_ratings(part), limit)
             head, penalty = fit_ridge(encoder(learned.snippets), learned.ratings)
             record = {
                 "encoder": asset,
@@ -77,8 +77,10 @@ def _encoder(asset: str) -> Encoder:
     return SmolLM2(asset_folder(asset))
 
 
-def _first(ratings: FilmRatings, limit: int | None) -> FilmRatings:
-    return FilmRatings(ratings.snippets[:limit], ratings.ratings[:limit])
+def _at_most(ratings: FilmRatings, limit: int | None) -> FilmRatings:
+    step = 1 if limit is None else max(1, len(ratings.snippets) // limit)
+    spread = slice(None, None, step)  # neighbours in the file may be of one film
+    return FilmRatings(ratings.snippets[spread], ratings.ratings[spread])
 
 
 def _quality(predicted: np.ndarray, ratings: np.ndarray) -> dict[str, float]:
