@@ -1,8 +1,8 @@
 """Training runs side by side: one process for each policy, watched through files.
 
 A run is `train`, then `evaluate` of its checkpoints, in a process of its own, so that several use
-the cores together and a crash of one leaves the others. Everything it makes is on disk when it is
-made; a run that is started again goes on from there.
+the cores together. Where one fails the others are ended too, since the comparison needs them all;
+what each has made is on disk, and the same command goes on from there.
 """
 
 import json

@@ -19,7 +19,7 @@ from infalign.pipeline.measurement import SPLITS, Measurement, Split
 from infalign.pipeline.study import POLICIES, Study, procedure_name
 from infalign.prompts import Prompt
 from infalign.quantile.calibration import EmpiricalCalibration
-from infalign.quantile.finite import finite_win_rate
+from infalign.quantile.finite import finite_win_rate, largest_kl
 from infalign.quantile.procedures import BestOfN
 from infalign.quantile.transforms import Exponential, Identity, Log, Transform
 from infalign.quantile.win_rate import frontier
@@ -166,7 +166,16 @@ class SampledStudy(Study):
         """The transforms compared with raw reward."""
         return (Identity(), Log(), Exponential(10.0), self.transform)
 
+    def _carries(self, kl: float) -> bool:
+        """Whether half of the rollouts, less a jackknife group, can be tilted that far."""
+        rewards = self.calibration.reference_rewards
+        best = rewards >= rewards.max(1, keepdims=True)
+        atoms = 3 * self._k // 8
+        return kl < 0.9 * float(np.mean(np.log(atoms / np.minimum(best.sum(1), atoms))))
+
     def ideal(self, kl: float) -> tuple[IdealRow, ...]:
+        if not self._carries(kl):
+            return ()
         rewards = self.calibration.reference_rewards
         found = ideal_table(
             rewards,
@@ -191,21 +200,26 @@ class SampledStudy(Study):
             if t.name != "optimal"
         ]
         rewards = self.calibration.reference_rewards
-        raw = [0.5]
-        for kl in kls[1:]:
-            rows = ideal_table(rewards, [], [self.procedure], kl, rng=self.rng("ideal"))
-            raw.append(rows[0].win_rate.value)
-        return (Curve("raw", tuple(kls), tuple(raw)), *curves)
+        near = [kl for kl in kls if kl > 0 and self._carries(kl)]
+        raw = [
+            ideal_table(rewards, [], [self.procedure], kl, rng=self.rng("ideal"))[0].win_rate.value
+            for kl in near
+        ]
+        return (Curve("raw", (0.0, *near), (0.5, *raw)), *curves)
 
     def ceilings(self, target: str, kl: float) -> tuple[DecompositionRow, ...]:
         limit = float(frontier(self.procedure, [kl])[0])
         rows = [DecompositionRow("limit at this KL", limit, note="optimal Φ, perfect calibration")]
+        if target == "raw" and not self._carries(kl):
+            return tuple(rows)
         if target == "raw":
             row = ideal_table(
                 self.calibration.reference_rewards, [], [self.procedure], kl, rng=self.rng("ideal")
             )[0].win_rate
             note = "exact tilt of the stored rollouts by the raw reward, cross-fitted"
             rows.append(DecompositionRow("ideal of raw reward", row.value, row.se, note))
+            return tuple(rows)
+        if kl > 0.9 * largest_kl(self._k - 1):
             return tuple(rows)
         transform = Identity() if target == "calibrated" else self.transform
         finite = finite_win_rate(transform, self.procedure, self._k - 1, kl)

@@ -48,8 +48,11 @@ def calibrate(study: Study) -> None:
         [row.transform, f"{row.standard.value:.3f}", f"{row.decoded.value:.3f}"]
         for row in study.ideal(kl)
     ]
-    title = f"The ideal at once: exact tilt of the reference at KL {kl:g}, nothing trained"
-    study.show.table(title, ["transform", "standard", name], rows)
+    if rows:
+        title = f"The ideal at once: exact tilt of the reference at KL {kl:g}, nothing trained"
+        study.show.table(title, ["transform", "standard", name], rows)
+    else:
+        study.show.say(f"too few rollouts to show the ideal at KL {kl:g}; raise rollouts.k")
     check = study.calibration_check()
     study.show.say(
         f"distance of rewards from uniform (KS, per prompt): {check.prompt_ks_before:.2f} on one "
@@ -110,6 +113,7 @@ def train_policy(study: Study, name: str) -> None:
             _keep_rows(study, name, label, result.rows, done)
             done += result.steps
         progress(total, total)
+    study.policy.save_adapter(run_folder(study.folder, name) / "adapter")
     listed = [[point.step, str(point.path.relative_to(study.folder))] for point in points[1:]]
     path = run_folder(study.folder, name) / "checkpoints.json"
     write_atomically(

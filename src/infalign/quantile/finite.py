@@ -13,7 +13,19 @@ from jaxtyping import Float
 from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.transforms import Transform
 
-__all__ = ["finite_win_rate"]
+__all__ = ["finite_win_rate", "largest_kl"]
+
+
+def largest_kl(k: int) -> float:
+    """Σ_{i≤k} 1/i: the KL of putting all mass above the best of K calibration rollouts. Nats.
+
+    No training on K rollouts can aim further; −log of the top gap, Beta(1, K), has this mean.
+
+    Example:
+        >>> round(largest_kl(64), 3)
+        4.744
+    """
+    return float(np.sum(1 / np.arange(1, k + 1)))
 
 
 def finite_win_rate(
@@ -69,10 +81,10 @@ def finite_win_rate(
 
     scale = float(np.ptp(phi))
     low, high = np.log(scale * 1e-3), np.log(scale * 1e3)
-    if excess(low) < 0 or excess(high) > 0:
+    if not (kl > 0 and excess(low) > 0):
         raise ValueError(
             f"a KL of {kl} nats is out of reach with k = {k} calibration rollouts (at most about "
-            f"{excess(low) + kl:.2f}); use more rollouts or a smaller KL."
+            f"{largest_kl(k):.2f}); use more rollouts or a smaller KL above 0."
         )
     density = np.exp(log_density(brentq(excess, low, high, xtol=1e-10)))
     return float(np.mean(_win_rates(edges, gaps, density, procedure)))

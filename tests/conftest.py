@@ -7,11 +7,7 @@ possible; nothing is fetched.
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from infalign.policies import CausalLM, LoRA  # noqa: E402
-from infalign.protocols import Sampling  # noqa: E402
+from infalign.protocols import Sampling
 
 TEXT = [
     "a tender and touching story with an incredible cast.",
@@ -42,11 +38,12 @@ def tokenizer():
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_llama():
     """Makes random Llamas: vocabulary size, seed."""
 
     def make(vocabulary, seed=0, window=64):
+        import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
         config = LlamaConfig(
@@ -76,6 +73,8 @@ def make_lm(tiny_llama, tokenizer):
     """Makes policies on a tiny Llama; every option of CausalLM may be given."""
 
     def make(sampling=None, *, seed=0, window=64, **options):
+        from infalign.policies import CausalLM
+
         sampling = sampling or Sampling(temperature=0.8, max_new_tokens=6, stop=('"',))
         model = tiny_llama(len(tokenizer), seed, window)
         return CausalLM(model, tokenizer, sampling, **({"dtype": "float32"} | options))
@@ -88,6 +87,8 @@ def trained_lm(make_lm, shake):
     """A policy whose adapter has moved away from the reference."""
 
     def make(sampling=None, **options):
+        from infalign.policies import LoRA
+
         lm = make_lm(sampling, **({"lora": LoRA(rank=4)} | options))
         shake(lm)
         return lm
@@ -100,6 +101,8 @@ def shake():
     """Moves an adapter's zero half to a fixed random place."""
 
     def move(lm, size=0.2, seed=0):
+        import torch
+
         rng = np.random.default_rng(seed)
         for name, parameter in lm.module.named_parameters():
             if "lora_B" in name:

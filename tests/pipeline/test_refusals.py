@@ -1,0 +1,53 @@
+"""What cannot work is refused before long work starts, and nothing finished is lost."""
+
+import pytest
+
+from infalign import pipeline
+
+
+def callable_reward(function):
+    return {"kind": "callable", "function": f"my_rewards:{function}"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"prompts": {"train": 50, "test": 4}}, "9 distinct prompts"),
+        ({"prompts": {"path": "nowhere.jsonl"}}, "nowhere.jsonl"),
+        ({"policy": {"max_new_tokens": 100}}, "context window"),
+        ({"policy": {"model": "/no/such/model"}}, "/no/such/model"),
+        ({"reward": callable_reward("short")}, "short"),
+        ({"reward": callable_reward("broken")}, "KeyError"),
+        ({"reward": callable_reward("nan")}, "finite"),
+        ({"reward": callable_reward("missing")}, "missing"),
+    ],
+)
+def test_a_study_that_cannot_work_is_refused_at_once(experiment, changes, says):
+    one = experiment(**changes)
+    with pytest.raises((ValueError, OSError), match=says):
+        pipeline.open_study(one)
+
+
+def test_results_of_another_experiment_are_not_touched(experiment):
+    pipeline.open_study(experiment())
+    with pytest.raises(ValueError, match="another experiment; it differs in policy"):
+        pipeline.open_study(experiment(policy={"temperature": 0.5}))
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(experiment, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="output folder"):
+        pipeline.open_study(experiment(output=str(tmp_path / "file" / "run")))
+
+
+def test_only_policies_of_the_experiment_can_be_trained(experiment):
+    study = pipeline.open_study(experiment())
+    with pytest.raises(ValueError, match="no policy is named 'calibrated'"):
+        pipeline.train(study, ["calibrated"])
+
+
+def test_decoding_answers_every_held_out_prompt(experiment):
+    study = pipeline.open_study(experiment())
+    decoded = pipeline.decode(study, "reference")
+    assert [one.prompt_id for one in decoded] == [p.id for p in study.prompts["held-out"]]
+    assert all(len(one.candidates) == 4 for one in decoded)
