@@ -53,7 +53,7 @@ class Pace:
     @property
     def was_there(self) -> bool:
         """Whether all was done before, by an earlier run: nobody wants to hear of it again."""
-        at_once = self._latest - self._began < 0.5
+        at_once = self._latest - self._began < 3
         return self.is_finished and at_once and self._first == (self._latest, self.done)
 
     @property
