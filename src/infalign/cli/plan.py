@@ -24,48 +24,63 @@ LARGEST_KL = 8.0
 """Nats; beyond it an aligned policy gives only what the reference says once in three thousand."""
 
 
+File = Annotated[
+    Path | None,
+    typer.Argument(metavar="EXPERIMENT", help="Take procedure and KL from an experiment file."),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--procedure",
+        "-p",
+        metavar="NAME",
+        help="best_of_n, worst_of_n, median_of_n, order_statistic or identity; best_of_4 says "
+        "n too.",
+        show_default="best_of_n",
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option("--n", "-n", metavar="N", min=1, help="Responses per answer.", show_default="4"),
+]
+Probabilities = Annotated[
+    str | None,
+    typer.Option(
+        "--probabilities", metavar="P,P,...", help="Of the ranks, worst first: order_statistic."
+    ),
+]
+KLs = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--kl",
+        "-k",
+        metavar="NATS",
+        help="From the reference; may be repeated.",
+        show_default="1",
+    ),
+]
+Transforms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--transform",
+        "-t",
+        metavar="NAME",
+        help="identity, log or exponential(5), beside the optimal one; may be repeated.",
+        show_default="all of these, with exp(10) and exp(-10)",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
 @explained
 def plan(
-    file: Annotated[
-        Path | None,
-        typer.Argument(metavar="EXPERIMENT", help="Take procedure and KL from an experiment file."),
-    ] = None,
-    procedure: Annotated[
-        str | None,
-        typer.Option(
-            "--procedure",
-            "-p",
-            help="best_of_n, worst_of_n, median_of_n, order_statistic or identity; "
-            "best_of_4 says n too.",
-            show_default="best_of_n",
-        ),
-    ] = None,
-    n: Annotated[
-        int | None,
-        typer.Option("--n", "-n", min=1, help="Responses per answer.", show_default="4"),
-    ] = None,
-    probabilities: Annotated[
-        str | None,
-        typer.Option(
-            "--probabilities", metavar="P,P,...", help="Of the ranks, worst first: order_statistic."
-        ),
-    ] = None,
-    kl: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--kl", "-k", help="From the reference, nats; may be repeated.", show_default="1"
-        ),
-    ] = None,
-    transform: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--transform",
-            "-t",
-            help="identity, log or exponential(5), beside the optimal one; may be repeated.",
-            show_default="all of these, with exp(10) and exp(-10)",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    file: File = None,
+    procedure: Name = None,
+    n: Count = None,
+    probabilities: Probabilities = None,
+    kl: KLs = None,
+    transform: Transforms = None,
+    as_json: AsJson = False,
 ) -> None:
     """Predict win rates of each transform for a procedure and KL.
 
@@ -80,8 +95,8 @@ decoded win rate any policy has at this KL.
       [cyan]infalign plan experiment.yaml[/]
     """
     chosen, kls = _asked(file, procedure, n, probabilities, kl or [])
-    transforms = None if transform is None else [_transform(name) for name in transform]
-    tables = _plans(chosen, kls, [t for t in transforms if t] if transforms is not None else None)
+    named = [_transform(name) for name in transform or ()]
+    tables = _plans(chosen, kls, [one for one in named if one] if transform else None)
     if as_json:
         print_result(json.dumps([_as_json(chosen, *table) for table in tables], indent=2))
         return
