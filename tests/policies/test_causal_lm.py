@@ -155,6 +155,44 @@ def test_sampling_leaves_the_global_generators_alone(make_lm):
     assert (np.random.get_state()[1] == before[1]).all()
 
 
+SMALL = {
+    "num_hidden_layers": 4, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "eos_token_id": 2, "bos_token_id": 1, "pad_token_id": 2,
+    "initializer_range": 0.3,
+}  # fmt: skip
+FAMILIES = {
+    "learned positions": ("GPT2", {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}),
+    "scaled logits": ("Granite", {**SMALL, "logits_scaling": 4.0}),
+    "capped logits": ("Gemma2", {**SMALL, "head_dim": 8, "query_pre_attn_scalar": 8}),
+    "sliding window": ("Gemma3", {**SMALL, "head_dim": 8, "sliding_window": 5}),
+    "position-dependent bias": ("Bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
+}
+
+
+@pytest.mark.parametrize(("family", "options"), FAMILIES.values(), ids=FAMILIES)
+def test_other_families_are_scored_as_they_answer(family, options, tokenizer):
+    """Each departs from Llama where a shortcut of ours could be wrong."""
+    import transformers
+
+    config = {"Gemma3": "Gemma3Text"}.get(family, family) + "Config"
+    model = {"GPT2": "GPT2LMHeadModel"}.get(family, f"{family}ForCausalLM")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        settings = getattr(transformers, config)(
+            vocab_size=len(tokenizer), **{"initializer_range": 0.3, "eos_token_id": 2} | options
+        )
+        whole = getattr(transformers, model)(settings).eval()
+    lm = CausalLM(whole, tokenizer, Sampling(temperature=0.8, max_new_tokens=6), dtype="float32")
+    responses = lm.sample(PROMPTS, 3, rng())
+    expected = [
+        [plain_log_prob(lm, whole, prompt, r) for r in row]
+        for prompt, row in zip(PROMPTS, responses, strict=True)
+    ]
+    np.testing.assert_allclose(lm.log_prob(PROMPTS, responses), expected, atol=5e-4)
+    told = [[r.log_prob for r in row] for row in responses]
+    np.testing.assert_allclose(told, expected, atol=5e-4)
+
+
 # --- the sampling law, by enumeration -----------------------------------------------------------
 
 VOCABULARY = 6

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from infalign.policies import loading, token_tree
+from infalign.policies import loading
 from infalign.policies.generation import generate_in_batches
 from infalign.policies.loading import DType, LoRA
 from infalign.policies.scoring import (
@@ -31,6 +31,7 @@ from infalign.policies.scoring import (
     masks_work,
     path_scores,
 )
+from infalign.policies.token_tree import PackedRows, pack
 from infalign.policies.tokens import TextCodec, end_ids
 from infalign.protocols import Response, Sampling
 
@@ -270,6 +271,16 @@ class CausalLM:
         window = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         return self.codec.contexts(prompts, self.sampling.max_new_tokens, window)
 
+    def pack(
+        self, contexts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
+    ) -> PackedRows:
+        """Token sequences in few rows, beginnings shared where this architecture allows it."""
+        if self._packs is None:
+            self._packs = masks_work(self.body, self.device)
+        longest = max(map(len, contexts)) + max(map(len, responses))
+        share = self._packs and longest <= loading.attention_window(self._model)
+        return pack(contexts, responses, self.row_tokens, share)
+
     def _score(
         self, prompts: Sequence[str], responses: Responses, *, with_reference: bool
     ) -> Scores:
@@ -277,7 +288,7 @@ class CausalLM:
         contexts = self.contexts(prompts)
         ids = self.codec.checked(responses, self.sampling.max_new_tokens)
         repeated = [context for context in contexts for _ in range(shape[1])]
-        packed = token_tree.pack(repeated, ids, self.row_tokens, share=self.packs)
+        packed = self.pack(repeated, ids)
         hidden = hidden_states(self.body, packed, self.device)
         other = None
         if with_reference:
@@ -286,13 +297,3 @@ class CausalLM:
         temperature = self.sampling.temperature
         scores = path_scores(hidden, other, packed, self.head, temperature, len(ids))
         return Scores(*(score.unflatten(0, shape) for score in scores))
-
-    @property
-    def packs(self) -> bool:
-        """Whether this architecture can be masked, so that shared beginnings are computed once.
-
-        Checked once by experiment, on two short sequences that share a beginning.
-        """
-        if self._packs is None:
-            self._packs = masks_work(self.body, self.device)
-        return self._packs

@@ -18,7 +18,6 @@ from jaxtyping import Float
 from infalign.policies.causal_lm import CausalLM
 from infalign.policies.scoring import Scores, hidden_states
 from infalign.policies.tabular import TabularPolicy
-from infalign.policies.token_tree import pack
 from infalign.protocols import Response, Sampling
 
 __all__ = ["ChoiceLM"]
@@ -173,8 +172,7 @@ class ChoiceLM:
     def _states(self, prompts: Sequence[str]) -> torch.Tensor:
         """Last hidden state of each prompt; beginnings that prompts share are computed once."""
         contexts = self._model.contexts(prompts)
-        unread = [(0,)] * len(contexts)
-        packed = pack(contexts, unread, self._model.row_tokens, share=self._model.packs)
+        packed = self._model.pack(contexts, [(0,)] * len(contexts))  # what follows is not read
         hidden = hidden_states(self._model.body, packed, self._model.device)
         place = np.empty(len(contexts), np.int64)
         place[packed.path_responses] = packed.sources[packed.path_edges]

@@ -80,40 +80,44 @@ def generate(
     Returns:
         P·K token sequences, the terminating token included, and their log-probabilities in nats.
     """
-    device = is_stop.device
     samples, length = uniforms.shape[1], uniforms.shape[2]
-    numbers = torch.from_numpy(uniforms).to(device)
-    hidden, cache, mask = _prefill(body, prompts, device)
-    tokens, gained = draw(head.logits(hidden) / temperature, numbers[:, :, 0].contiguous())
-    tokens, total = tokens.flatten(), gained.flatten()
-    numbers = numbers.flatten(0, 1)
-    written = torch.full((len(tokens), length), -1, device=device)
+    numbers = torch.from_numpy(uniforms).to(is_stop.device)
+    hidden, cache, mask = _prefill(body, prompts, is_stop.device)
+    tokens, total = draw(head.logits(hidden) / temperature, numbers[:, :, 0].contiguous())
+    tokens, total, numbers = tokens.flatten(), total.flatten(), numbers.flatten(0, 1)
+    written = torch.full((len(tokens), length), -1, device=is_stop.device)
     written[:, 0] = tokens
     cache.batch_repeat_interleave(samples)
     mask = mask.repeat_interleave(samples, 0)
-    owner = torch.arange(len(tokens), device=device)
+    owner = torch.arange(len(tokens), device=is_stop.device)
     rows = _Rows(owner, ~is_stop[tokens], mask, mask.sum(-1))
     for step in range(1, length):
         if not rows.active.any():
             break
         rows, tokens = _compact(rows, tokens, cache)
-        rows.mask = torch.cat([rows.mask, rows.mask.new_ones(len(tokens), 1)], 1)
-        state = body(
-            input_ids=tokens[:, None],
-            attention_mask=rows.mask,
-            position_ids=rows.position[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        rows.position += 1
-        drawn = draw(head.logits(state) / temperature, numbers[rows.owner, step, None])
-        tokens, gained = drawn[0][:, 0], drawn[1][:, 0]
+        logits = head.logits(_read(body, rows, tokens, cache)) / temperature
+        drawn, gained = draw(logits, numbers[rows.owner, step, None])
+        tokens = drawn[:, 0]
         writing = rows.owner[rows.active]
         written[writing, step] = tokens[rows.active]
-        total[writing] += gained[rows.active]
+        total[writing] += gained[rows.active, 0]
         rows.active &= ~is_stop[tokens]
-    table = written.tolist()
-    return [[token for token in row if token >= 0] for row in table], total.cpu().numpy()
+    ids = [[token for token in row if token >= 0] for row in written.tolist()]
+    return ids, total.cpu().numpy()
+
+
+def _read(body: Callable[..., Any], rows: _Rows, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
+    """Run one more token of each row through the body; its state predicts the next."""
+    rows.mask = torch.cat([rows.mask, rows.mask.new_ones(len(tokens), 1)], 1)
+    states = body(
+        input_ids=tokens[:, None],
+        attention_mask=rows.mask,
+        position_ids=rows.position[:, None],
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    rows.position += 1
+    return states[:, -1]
 
 
 def _prefill(
@@ -124,7 +128,13 @@ def _prefill(
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     position = (mask.cumsum(-1) - 1).clamp(min=0)
     out = body(input_ids=ids, attention_mask=mask, position_ids=position, use_cache=True)
-    return out.last_hidden_state[:, -1], out.past_key_values, mask
+    cache = getattr(out, "past_key_values", None)
+    if not hasattr(cache, "batch_repeat_interleave"):
+        raise ValueError(
+            "this architecture keeps no attention cache that K samples could share (a recurrent "
+            "model?), so it cannot be sampled here; use a transformer."
+        )
+    return out.last_hidden_state[:, -1], cache, mask
 
 
 def _compact(rows: _Rows, tokens: torch.Tensor, cache: Any) -> tuple[_Rows, torch.Tensor]:

@@ -18,6 +18,7 @@ __all__ = [
     "LoRA",
     "adapter_hash",
     "attach",
+    "attention_window",
     "choose_attention",
     "fastest_dtype",
     "head_of",
@@ -103,6 +104,13 @@ def choose_attention(model: Any) -> None:
     parameter = next(model.parameters())
     if parameter.device.type == "cpu" and parameter.dtype == torch.bfloat16:
         model.set_attn_implementation("eager")
+
+
+def attention_window(model: Any) -> float:
+    """How far back every layer sees; a mask of our own would lift a shorter limit."""
+    config = model.config.get_text_config()
+    limits = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return min((limit for limit in limits if limit), default=float("inf"))
 
 
 def head_of(model: Any) -> Head:

@@ -46,10 +46,10 @@ class Head:
             logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
-    def slope(self, logits: torch.Tensor) -> torch.Tensor | float:
+    def slope(self, logits: torch.Tensor) -> torch.Tensor:
         """Derivative of the logits with respect to W·h."""
         if self.softcap is None:
-            return self.scale
+            return logits.new_tensor(self.scale).expand_as(logits)
         return self.scale * (1 - (logits / self.softcap) ** 2)
 
 
@@ -94,10 +94,9 @@ class _Statistics(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         wanted = ctx.needs_input_grad[0]
         log_probs = hidden.new_empty(len(targets))
-        slopes = hidden.new_full((len(targets),), head.scale)
+        slopes = torch.empty_like(log_probs)
         kl = hidden.new_zeros(len(hidden))
-        mean = torch.empty_like(hidden) if wanted else None
-        kl_gradient = torch.zeros_like(hidden) if wanted else None
+        mean, kl_gradient = torch.zeros_like(hidden), torch.zeros_like(hidden)
         for start in range(0, len(hidden), _SLICE):
             rows = slice(start, start + _SLICE)
             logits = head.logits(hidden[rows])
@@ -106,18 +105,17 @@ class _Statistics(torch.autograd.Function):
             here, tokens = sources[low:high] - start, targets[low:high]
             log_probs[low:high] = law[here, tokens]
             slope = head.slope(logits)
-            if isinstance(slope, torch.Tensor):
-                slopes[low:high] = slope[here, tokens]
+            slopes[low:high] = slope[here, tokens]
             if not wanted and reference_hidden is None:
                 continue
             probabilities = law.exp()
-            if mean is not None:
+            if wanted:
                 mean[rows] = (probabilities * slope) @ head.weight
             if reference_hidden is None:
                 continue
             law -= torch.log_softmax(head.logits(reference_hidden[rows]) / temperature, dim=-1)
             kl[rows] = (probabilities * law).sum(-1)
-            if kl_gradient is not None:
+            if wanted:
                 weights = probabilities * (law - kl[rows, None]) * slope
                 kl_gradient[rows] = weights @ head.weight
         if wanted:

@@ -65,9 +65,10 @@ def refit(
             }
             fitted[name] = dataclasses.replace(head, record=record)
             say(f"{name}: {record}")
-            if folder is not None:
-                Path(folder).mkdir(parents=True, exist_ok=True)
-                (Path(folder) / f"{name}.json").write_text(fitted[name].to_json())
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, head in fitted.items():
+            (Path(folder) / f"{name}.json").write_text(head.to_json())
     return fitted
 
 
