@@ -161,6 +161,8 @@ class Evaluate(Section):
 
     samples: int = 32
     """Responses drawn to each prompt. ≥ 2 and ≥ every N."""
+    prompts: int | None = None
+    """Training prompts that policies are measured on; all by default. ≥ 2."""
     ns: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     """Best-of-N win rates are measured for these N. ≥ 1."""
     checkpoints: int = 4
@@ -168,6 +170,10 @@ class Evaluate(Section):
 
     def __post_init__(self) -> None:
         require(self.samples >= 2, f"samples is {self.samples}; at least 2 are needed")
+        require(
+            self.prompts is None or self.prompts >= 2,
+            f"prompts is {self.prompts}; an error bar needs at least 2",
+        )
         require(self.checkpoints >= 1, f"checkpoints is {self.checkpoints}; at least 1 is needed")
         require(
             bool(self.ns) and min(self.ns) >= 1,

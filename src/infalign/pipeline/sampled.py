@@ -67,6 +67,15 @@ class SampledStudy(Study):
         with self.policy.reference():
             return RolloutStore.open(self.folder / folder, self.policy, seed)
 
+    def _measured(self, split: Split) -> list[Prompt]:
+        """The prompts policies are measured on: some of the training prompts may do."""
+        limit = self.experiment.evaluate.prompts if split == "train" else None
+        return self.prompts[split][:limit]
+
+    @property
+    def _measured_prompts(self) -> list[Prompt]:
+        return [prompt for split in SPLITS for prompt in self._measured(split)]
+
     def roll_out(self) -> None:
         train, chunk = self.prompts["train"], self.experiment.rollouts.chunk
         with self.policy.reference():
@@ -78,7 +87,7 @@ class SampledStudy(Study):
                 self.timed("rollouts to judge against") as extra,
                 self.show.progress("rollouts to judge against") as progress,
             ):
-                both = [*train, *self.prompts["held-out"]]
+                both = self._measured_prompts
                 m = self.experiment.evaluate.samples
                 collect(self.policy, both, m, self.fresh, chunk=chunk, progress=progress)
                 extra |= _counts(self.fresh, both)
@@ -88,7 +97,7 @@ class SampledStudy(Study):
         with self.timed("rewards"):
             with self.show.progress(f"rewards: {self.reward.name}") as progress:
                 score(self.store, self.reward, train, progress)
-            self._judge(self.fresh, [*train, *self.prompts["held-out"]])
+            self._judge(self.fresh, self._measured_prompts)
 
     def _judge(self, store: RolloutStore, prompts: Sequence[Prompt]) -> None:
         for name, judge in self.judges.items():
@@ -120,7 +129,7 @@ class SampledStudy(Study):
         return Problem(self.prompts["train"], reward, beta, rollouts, self.procedure)
 
     def measure(self, name: str, step: int) -> Measurement:
-        both = [*self.prompts["train"], *self.prompts["held-out"]]
+        both = self._measured_prompts
         m, label = self.experiment.evaluate.samples, f"{POLICIES[name]}, step {step}"
         store = RolloutStore.open(
             self.folder / "judged" / f"{name}-{step:06d}",
@@ -140,7 +149,7 @@ class SampledStudy(Study):
         return Measurement(step, kl, k1, wins)
 
     def _divergences(self, store: RolloutStore, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        prompts = self.prompts[split]
+        prompts = self._measured(split)
         responses = [row[:DIVERGENCES] for row in store.responses(prompts)]
         texts = [prompt.text for prompt in prompts]
         scores = self.policy.scores(texts, responses)
@@ -150,7 +159,7 @@ class SampledStudy(Study):
     def _win_rate(
         self, store: RolloutStore, split: Split, judge: str, procedure: Any
     ) -> Float[np.ndarray, "P"]:
-        prompts, m = self.prompts[split], self.experiment.evaluate.samples
+        prompts, m = self._measured(split), self.experiment.evaluate.samples
         ours, theirs = (s.rewards(self.reward.name, prompts, m) for s in (store, self.fresh))
         if judge == self.reward.name:
             return win_rate_samples(ours, theirs, procedure)

@@ -50,7 +50,7 @@ class HeadReward:
         self.name = name
         self.head = head
         self._encoder = encoder
-        self._scores = PairScores(self._score)
+        self._scores = PairScores(self._score, batch=256)
 
     def __call__(
         self,

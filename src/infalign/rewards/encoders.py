@@ -12,12 +12,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from infalign.policies.scoring import hidden_states
+from infalign.policies.token_tree import pack
+
 __all__ = ["MiniLM", "SmolLM2"]
 
 _BATCH = 32
 _LONGEST = 256
 """Tokens read of a text; both encoders were trained on sentences, not essays."""
-
+_SHARED = 128
+"""Texts, in alphabetical order, whose beginnings are looked for together."""
+_ROW_TOKENS = 256
+"""Nodes of one packed row."""
 
 _LAYERS = 24
 """Of SmolLM2's 30."""
@@ -74,19 +80,21 @@ class SmolLM2:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
-        """Features of each text."""
-        return _by_length(texts, self._encode)
+        """Features of each text; beginnings that texts share are read once."""
+        order = sorted(range(len(texts)), key=lambda i: texts[i])
+        features = np.empty((len(texts), self._model.config.hidden_size), np.float32)
+        for start in range(0, len(order), _SHARED):
+            part = order[start : start + _SHARED]
+            features[part] = self._encode([texts[i] for i in part])
+        return features
 
     def _encode(self, texts: list[str]) -> np.ndarray:
-        rows = [self._ids(text)[:_LONGEST] + self._end for text in texts]
-        width = max(len(row) for row in rows)
-        # Right padding: in a causal model it cannot reach the state that is read.
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-        before = self._model(input_ids=torch.tensor([self._start]), use_cache=True).past_key_values
-        before.batch_repeat_interleave(len(rows))
-        states = self._model(input_ids=ids, past_key_values=before).last_hidden_state
-        last = torch.tensor([len(row) - 1 for row in rows])
-        return states[torch.arange(len(rows)), last].numpy()
+        rows = [[*self._start, *self._ids(text)[:_LONGEST], *self._end] for text in texts]
+        packed = pack(rows, [(0,)] * len(rows), _ROW_TOKENS)  # what follows is not read
+        states = hidden_states(self._model, packed, torch.device("cpu")).numpy()
+        place = np.empty(len(rows), np.int64)
+        place[packed.path_responses] = packed.sources[packed.path_edges]
+        return states[place]
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
