@@ -87,10 +87,7 @@ def generate(
     tokens, total, numbers = tokens.flatten(), total.flatten(), numbers.flatten(0, 1)
     written = torch.full((len(tokens), length), -1, device=is_stop.device)
     written[:, 0] = tokens
-    cache.batch_repeat_interleave(samples)
-    mask = mask.repeat_interleave(samples, 0)
-    owner = torch.arange(len(tokens), device=is_stop.device)
-    rows = _Rows(owner, ~is_stop[tokens], mask, mask.sum(-1))
+    rows = _repeat(cache, mask, samples, ~is_stop[tokens])
     for step in range(1, length):
         if not rows.active.any():
             break
@@ -104,6 +101,13 @@ def generate(
         rows.active &= ~is_stop[tokens]
     ids = [[token for token in row if token >= 0] for row in written.tolist()]
     return ids, total.cpu().numpy()
+
+
+def _repeat(cache: Any, mask: torch.Tensor, samples: int, active: torch.Tensor) -> _Rows:
+    """Let each prompt's cache and mask serve all of its samples."""
+    cache.batch_repeat_interleave(samples)
+    mask = mask.repeat_interleave(samples, 0)
+    return _Rows(torch.arange(len(mask), device=mask.device), active, mask, mask.sum(-1))
 
 
 def _read(body: Callable[..., Any], rows: _Rows, tokens: torch.Tensor, cache: Any) -> torch.Tensor:

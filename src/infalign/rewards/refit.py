@@ -50,26 +50,32 @@ def refit(
     fitted = {}
     for asset in dict.fromkeys(HEADS[name][0] for name in names or HEADS):
         encoder = _encoder(asset)
-        judged = _at_most(film_ratings("held-out"), limit)
-        judged_features = encoder(judged.snippets)
+        held_out = _at_most(film_ratings("held-out"), limit)
+        judged = encoder(held_out.snippets), held_out.ratings
         for name in (n for n in names or HEADS if HEADS[n][0] == asset):
-            part = HEADS[name][1]
-            learned = _at_most(film_ratings(part), limit)
-            head, penalty = fit_ridge(encoder(learned.snippets), learned.ratings)
-            record = {
-                "encoder": asset,
-                "ratings": f"{part} part of vaderSentiment 3.3.2, film reviews",
-                "fitted_on": len(learned.snippets),
-                "penalty": penalty,
-                **_quality(head(judged_features), judged.ratings),
-            }
-            fitted[name] = dataclasses.replace(head, record=record)
-            say(f"{name}: {record}")
+            fitted[name] = _fit(name, encoder, judged, limit)
+            say(f"{name}: {fitted[name].record}")
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         for name, head in fitted.items():
             (Path(folder) / f"{name}.json").write_text(head.to_json())
     return fitted
+
+
+def _fit(
+    name: str, encoder: Encoder, judged: tuple[np.ndarray, np.ndarray], limit: int | None
+) -> LinearHead:
+    asset, part = HEADS[name]
+    learned = _at_most(film_ratings(part), limit)
+    head, penalty = fit_ridge(encoder(learned.snippets), learned.ratings)
+    record = {
+        "encoder": asset,
+        "ratings": f"{part} part of vaderSentiment 3.3.2, film reviews",
+        "fitted_on": len(learned.snippets),
+        "penalty": penalty,
+        **_quality(head(judged[0]), judged[1]),
+    }
+    return dataclasses.replace(head, record=record)
 
 
 def _encoder(asset: str) -> Encoder:
