@@ -97,11 +97,11 @@ class SampledStudy(Study):
         with self.timed("rewards"):
             with self.show.progress(f"rewards: {self.reward.name}") as progress:
                 score(self.store, self.reward, train, progress)
-            self._judge(self.fresh, self._measured_prompts)
+            self._judge(self.fresh, self._measured_prompts, "the reference")
 
-    def _judge(self, store: RolloutStore, prompts: Sequence[Prompt]) -> None:
+    def _judge(self, store: RolloutStore, prompts: Sequence[Prompt], whose: str) -> None:
         for name, judge in self.judges.items():
-            with self.show.progress(f"rewards: {name}") as progress:
+            with self.show.progress(f"rewards of {whose}: {name}") as progress:
                 score(store, judge, prompts, progress)
 
     @functools.cached_property
@@ -138,7 +138,7 @@ class SampledStudy(Study):
         )
         with self.show.progress(f"sample {label}") as progress:
             collect(self.policy, both, m, store, progress=progress)
-        self._judge(store, both)
+        self._judge(store, both, label)
         kl, k1, wins = {}, {}, {}
         for split in SPLITS:
             kl[split], k1[split] = self._divergences(store, split)
