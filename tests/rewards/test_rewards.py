@@ -125,7 +125,11 @@ class TestHeads:
 
     @pytest.mark.parametrize(
         ("name", "size", "pearson"),
-        [("minilm-training", 384, 0.65), ("smollm2-gold", 576, 0.75)],
+        [
+            ("minilm-training", 384, 0.65),
+            ("smollm2-gold", 576, 0.75),
+            ("smollm2-training", 576, 0.75),
+        ],
     )
     def test_shipped_heads_say_how_well_they_did(self, name, size, pearson):
         head = LinearHead.shipped(name)

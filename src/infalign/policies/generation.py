@@ -72,8 +72,7 @@ def generate(
     Args:
         body: maps `input_ids` to `last_hidden_state` and, with `use_cache`, `past_key_values`.
         head: hidden state to logits.
-        prompts: P token sequences.
-        uniforms: P K T numbers in [0, 1); T caps the length.
+        prompts: P token sequences, with P K T `uniforms` in [0, 1); T caps the length.
         temperature: divides the logits.
         is_stop: V, True for tokens that end a response.
 
@@ -99,8 +98,7 @@ def generate(
         written[writing, step] = tokens[rows.active]
         total[writing] += gained[rows.active, 0]
         rows.active &= ~is_stop[tokens]
-    ids = [[token for token in row if token >= 0] for row in written.tolist()]
-    return ids, total.cpu().numpy()
+    return [[token for token in row if token >= 0] for row in written.tolist()], total.cpu().numpy()
 
 
 def _repeat(cache: Any, mask: torch.Tensor, samples: int, active: torch.Tensor) -> _Rows:
