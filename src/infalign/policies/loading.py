@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ __all__ = [
     "load_adapter",
     "weights_hash",
 ]
+
+_log = logging.getLogger(__name__)
 
 DType = Literal["auto", "float32", "bfloat16"]
 
@@ -58,7 +61,13 @@ def fastest_dtype(device: str) -> torch.dtype:
         supported = not device.startswith("cuda") or torch.cuda.is_bf16_supported()
         return torch.bfloat16 if supported else torch.float32
     fast, plain = _seconds(torch.bfloat16), _seconds(torch.float32)
-    return torch.bfloat16 if fast < 0.8 * plain else torch.float32
+    if fast < 0.8 * plain:
+        return torch.bfloat16
+    _log.warning(
+        "this CPU multiplies no faster in bfloat16 than in float32, so the model runs in float32: "
+        "exact, and up to twice as slow as on a CPU with bfloat16 units."
+    )
+    return torch.float32
 
 
 def _seconds(dtype: torch.dtype) -> float:
