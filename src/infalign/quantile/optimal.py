@@ -73,7 +73,8 @@ class Optimal(Transform):
 
     def __call__(self, u: ArrayLike) -> np.ndarray:
         u = np.asarray(u, dtype=float)
-        return np.asarray(self.beta * (self.law_at_beta.evaluate(u, 1 - u)[0] - self.top))
+        below_top = self.law_at_beta.evaluate(u, 1 - u)[0] - self.top
+        return np.asarray(self.beta * np.minimum(below_top, 0.0))
 
     def log_partition(self, beta: float) -> float:
         return -self.top if beta == self.beta else self._elsewhere(beta).log_mass
@@ -91,15 +92,20 @@ class Optimal(Transform):
         return self.beta if abs(kl - self.kl) <= 1e-12 * self.kl else None
 
     def _elsewhere(self, beta: float) -> TiltedLaw:
-        """The law at another β, refused where u has no digits left to integrate over."""
+        """The law at another β, refused where u has no digits left to integrate over.
+
+        Since Φ ≤ 0, the mass between the last floating-point number and 1 is at most 1e-16/Z.
+        """
         refuse_beta(beta)
-        if self.top * max(1.0, self.beta / beta) > 23:
+        law = self.law(beta)
+        if law.log_mass < -16:
             raise ValueError(
                 f"The optimal transform for {self.procedure.name} at KL {self.kl:.3g} was asked "
-                f"for at β = {beta:.4g}, not its own {self.beta:.4g}; there it has mass within "
-                "1e-10 of u = 1, which floating point does not resolve. Solve anew for that β."
+                f"for at β = {beta:.4g}, not its own {self.beta:.4g}; there its density reaches "
+                f"1e{-law.log_mass / np.log(10):.0f} at u = 1, which floating point does not "
+                "resolve. Solve anew for that β."
             )
-        return self.law(beta)
+        return law
 
 
 def optimal_transform(

@@ -18,6 +18,9 @@ __all__ = ["TiltedLaw", "graded_edges", "panel_rule", "refined_edges", "running_
 ORDER = 16
 """Points per panel: exact for polynomials of degree 31."""
 
+CROWD = 256
+"""More panels than that are never split at once for a smooth integrand."""
+
 Function = Callable[[np.ndarray], np.ndarray]
 
 
@@ -86,8 +89,11 @@ def refined_edges(
     """Halve panels until each one's interpolating polynomial has a negligible tail.
 
     Negligible: the last two Legendre coefficients, times the panel's width, are below tolerance ×
-    the whole integral. Then running integrals are as good as whole ones. A panel with no room
-    for floating-point numbers inside is left alone.
+    the whole integral (or below what rounding of the points does to the panel's values). Then
+    running integrals are as good as whole ones.
+
+    Raises:
+        ArithmeticError: if the integrand is too rough to be integrated to 1e-7.
     """
     fresh, settled, last, total = np.stack([edges[:-1], edges[1:]], axis=1), [], edges[-1], 0.0
     while len(fresh):
@@ -95,11 +101,19 @@ def refined_edges(
         values = integrand(fresh[:, :1] + width / 2 * (_NODES + 1))
         total = max(total, float(np.sum(values * width / 2 * _WEIGHTS)))
         tail = np.abs(values @ _TAIL.T).max(axis=1) * width[:, 0]
-        split = (tail > tolerance * total) & (width[:, 0] > 2.0**-49 * fresh[:, 1])
+        noise = 1e-14 * fresh[:, 1] * np.abs(values).max(axis=1)
+        # Hundreds of panels splitting at once are resolving rounding noise: settle for its level.
+        while np.sum(split := tail > np.maximum(tolerance * total, noise)) > CROWD:
+            tolerance *= 2
         settled.append(fresh[~split, 0])
         middle = fresh[split].mean(axis=1)
         left, right = fresh[split, 0], fresh[split, 1]
         fresh = np.stack([np.append(left, middle), np.append(middle, right)], axis=1)
+    if tolerance > 1e-7:
+        raise ArithmeticError(
+            f"A density could not be integrated: it is rough at a level of {tolerance:.1e} of its "
+            "mass on every panel. A transform must be piecewise smooth, and β not minute."
+        )
     return np.append(np.sort(np.concatenate(settled)), last)
 
 

@@ -50,20 +50,17 @@ def residual(
     u = 1, where u has no digits left.
     """
 
-    def slope(x: np.ndarray) -> np.ndarray:
-        u = 1 - x
-        cdf = law.evaluate(u, x)[1]
-        return procedure.rank_density(cdf) * reference_procedure.rank_density(u) / law.beta
-
     def density(x: np.ndarray) -> np.ndarray:
         return np.exp(law.evaluate(1 - x, x)[0])
 
     thin = 0.0625 ** np.arange(50, 11, -1)
     edges = refined_edges(density, np.unique(np.append(graded_edges(), thin)))
     x, weights = panel_rule(edges)
+    cdf = law.evaluate(1 - x, x)[1]
+    slope = procedure.rank_density(cdf) * reference_procedure.rank_density(1 - x) / law.beta
     # Φ falls with x. Where the density has vanished the panels resolve nothing (slopes of 1e80),
     # and the polynomial's wiggles must not raise Φ again.
-    fall = np.maximum.accumulate(running_integral(slope(x), edges).ravel())
+    fall = np.maximum.accumulate(running_integral(slope, edges).ravel())
     weight = np.exp(-np.maximum(fall, 0.0)).reshape(x.shape)
     survival = running_integral(weight, edges) / np.sum(weight * weights)
-    return float(np.max(np.abs(1 - survival - law.evaluate(1 - x, x)[1])))
+    return float(np.max(np.abs(1 - survival - cdf)))

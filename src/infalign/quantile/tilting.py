@@ -105,7 +105,7 @@ def beta_for_kl(transform: Transform, kl: float) -> float:
 
     Args:
         transform: Φ.
-        kl: target, nats; 1e-8 ≤ kl ≤ 25.
+        kl: target, nats; 1e-8 ≤ kl ≤ 16.
 
     Raises:
         ValueError: if kl lies outside that range.
@@ -118,24 +118,26 @@ def beta_for_kl(transform: Transform, kl: float) -> float:
     known = transform.known_beta(kl)
     if known is not None:
         return known
-    if not 1e-8 <= kl <= 25:
+    if not 1e-8 <= kl <= 16:
         raise ValueError(
-            f"A KL of {kl} nats was asked for; it must lie between 1e-8 and 25: below, the policy "
-            "is the reference; above, it lives in the top 1e-11 of its responses."
+            f"A KL of {kl} nats was asked for; it must lie between 1e-8 and 16: below, the policy "
+            "is the reference; above, it lives in the top ten-millionth of its responses."
         )
 
     def excess(log_beta: float) -> float:
         return np.log(max(transform.tilted_kl(float(np.exp(log_beta))), 1e-300)) - np.log(kl)
 
-    low, high = -1.0, 1.0
+    high = 1.0
+    while excess(high) > 0:
+        high += 2.0
+    low = high - 0.7  # small steps: far below the β looked for, a law may have no digits left
     while excess(low) < 0:
-        low -= 2.0
+        low -= 0.7
         if low < -80:
             raise ValueError(
                 f"{transform.name} does not reach a KL of {kl} nats at any β ≥ 1e-34; ask for less."
             )
-    while excess(high) > 0:
-        high += 2.0
+    high = min(high, low + 0.7)
     return float(np.exp(brentq(excess, low, high, xtol=1e-13, rtol=1e-13)))  # pyright: ignore
 
 
@@ -190,7 +192,7 @@ def beta_for_atoms_kl(
     _refuse_masses(masses)
     supported = np.where(masses > 0, training_rewards, -np.inf)
     top = supported >= supported.max(axis=1, keepdims=True)
-    largest = float(np.mean(-np.log((masses * top).sum(axis=1))))
+    largest = max(0.0, float(np.mean(-np.log((masses * top).sum(axis=1)))))
     if not 0 < kl < largest:
         raise ValueError(
             f"A mean KL of {kl} nats was asked for; with these atoms a tilt reaches values above 0 "
