@@ -126,7 +126,7 @@ class EnumeratedStudy(Study):
         beta = training.beta or reward.beta_for_kl(training.kl, self.ids)
         return Problem(self.prompts["train"], reward, beta, procedure=self.procedure)
 
-    def measure(self, name: str, step: int) -> Measurement:
+    def measure(self, name: str, step: int, *, last: bool) -> Measurement:
         kl, wins = {}, {}
         for split in SPLITS:
             law = self.policy.law(self._texts(split)).masses

@@ -75,13 +75,15 @@ def at_kl(
 ) -> Float[np.ndarray, "P"] | None:
     """Win rate of each prompt where the path first passes a mean KL, linear in √KL between.
 
-    The path starts at the reference: KL 0, win rate ½.
+    The path starts at the reference: KL 0, win rate ½. Checkpoints this judge has not judged are
+    passed over.
 
     Returns:
         One number per prompt, or None where the path does not get that far.
     """
     before_root, before = 0.0, None
-    for measurement in sorted(path, key=lambda m: m.step):
+    judged = [m for m in path if (split, judge, procedure) in m.wins]
+    for measurement in sorted(judged, key=lambda m: m.step):
         root = float(np.sqrt(max(measurement.kl[split].mean(), 0.0)))
         wins = measurement.wins[split, judge, procedure]
         if before is None:

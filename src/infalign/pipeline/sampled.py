@@ -97,12 +97,14 @@ class SampledStudy(Study):
         with self.timed("rewards"):
             with self.show.progress(f"rewards: {self.reward.name}") as progress:
                 score(self.store, self.reward, train, progress)
-            self._judge(self.fresh, self._measured_prompts, "the reference")
+            self._judge(self.fresh, self._measured_prompts, "the reference", list(self.judges))
 
-    def _judge(self, store: RolloutStore, prompts: Sequence[Prompt], whose: str) -> None:
-        for name, judge in self.judges.items():
+    def _judge(
+        self, store: RolloutStore, prompts: Sequence[Prompt], whose: str, judges: Sequence[str]
+    ) -> None:
+        for name in judges:
             with self.show.progress(f"rewards of {whose}: {name}") as progress:
-                score(store, judge, prompts, progress)
+                score(store, self.judges[name], prompts, progress)
 
     @functools.cached_property
     def calibration(self) -> EmpiricalCalibration:
@@ -128,7 +130,7 @@ class SampledStudy(Study):
         rollouts = self.store.responses(self.prompts["train"], self._k)
         return Problem(self.prompts["train"], reward, beta, rollouts, self.procedure)
 
-    def measure(self, name: str, step: int) -> Measurement:
+    def measure(self, name: str, step: int, *, last: bool) -> Measurement:
         both = self._measured_prompts
         m, label = self.experiment.evaluate.samples, f"{POLICIES[name]}, step {step}"
         store = RolloutStore.open(
@@ -138,11 +140,12 @@ class SampledStudy(Study):
         )
         with self.show.progress(f"sample {label}") as progress:
             collect(self.policy, both, m, store, progress=progress)
-        self._judge(store, both, label)
+        judges = list(self.judges) if last else [self.reward.name]
+        self._judge(store, both, label, judges)
         kl, k1, wins = {}, {}, {}
         for split in SPLITS:
             kl[split], k1[split] = self._divergences(store, split)
-            for judge in self.judges:
+            for judge in judges:
                 for procedure in self.procedures.values():
                     key = split, judge, procedure_name(procedure)
                     wins[key] = self._win_rate(store, split, judge, procedure)

@@ -175,7 +175,7 @@ def evaluate_policy(study: Study, name: str) -> None:
             path = _measured_at(study, name, point.step)
             if not path.exists():
                 load_policy(study, name, point.step)
-                study.measure(name, point.step).save(path)
+                study.measure(name, point.step, last=point is chosen[-1]).save(path)
         progress(len(chosen), len(chosen))
 
 

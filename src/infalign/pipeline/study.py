@@ -117,8 +117,11 @@ class Study(abc.ABC):
         """What `raw`, `calibrated` or `infalign` maximises, at the experiment's KL or β."""
 
     @abc.abstractmethod
-    def measure(self, name: str, step: int) -> Measurement:
-        """Measure the policy as it is now; `name` and `step` are where its samples are kept."""
+    def measure(self, name: str, step: int, *, last: bool) -> Measurement:
+        """Measure the policy as it is now; `name` and `step` are where its samples are kept.
+
+        Where judging is dear, only the last checkpoint is judged by all.
+        """
 
     @abc.abstractmethod
     def ideal(self, kl: float) -> tuple[IdealRow, ...]:
