@@ -135,24 +135,31 @@ def test_identity_is_optimal_without_a_procedure(name):
         (WorstOfN(4), WorstOfN(4), 0.5),
         (BestOfN(4), BestOfN(16), 0.5),
         (WorstOfN(3), procedures.Identity(), 0.3),
+        (BestOfN(16), BestOfN(16), 2.0),
     ],
 )
 def test_two_unlike_solvers_agree(ours, theirs, kl):
-    """The one-curve solution against shooting, which knows nothing of it and searches for more."""
+    """The one-curve solution against search and Newton, which know nothing of it: they find no
+    other stationary law either."""
     one = optimal_transform(ours, kl=kl, reference_procedure=theirs)
-    shots = stationary_laws(ours, theirs, kl=kl)
+    found = stationary_laws(ours, theirs, kl=kl)
     u = np.linspace(0.01, 0.99, 23)
-    assert len(shots) == 1
-    assert np.isclose(shots[0].beta, one.beta, rtol=1e-9)
-    assert np.isclose(shots[0].win_rate, one.win_rate, atol=1e-11)
+    assert len(found) == 1
+    assert np.isclose(found[0].beta, one.beta, rtol=1e-9)
+    assert np.isclose(found[0].win_rate, one.win_rate, atol=1e-12)
     assert np.allclose(
-        shots[0].evaluate(u, 1 - u)[1], one.law_at_beta.evaluate(u, 1 - u)[1], atol=1e-10
+        found[0].evaluate(u, 1 - u)[1], one.law_at_beta.evaluate(u, 1 - u)[1], atol=1e-10
     )
 
 
 @pytest.mark.parametrize(
     ("procedure", "kl"),
-    [(median_of(3), 0.2), (median_of(5), 0.5), (OrderStatistic((0.2, 0.3, 0.5)), 0.5)],
+    [
+        (median_of(3), 0.2),
+        (median_of(5), 2.0),
+        (OrderStatistic((0.2, 0.3, 0.5)), 0.5),
+        (OrderStatistic((0.0,) * 6 + (1.0, 0.0)), 1.0),
+    ],
 )
 def test_other_rank_procedures_are_solved_too(procedure, kl):
     best = optimal_transform(procedure, kl=kl)
@@ -163,6 +170,25 @@ def test_other_rank_procedures_are_solved_too(procedure, kl):
     for rival in (transforms.Identity(), Log(), Exponential(10.0), Exponential(-10.0)):
         policy = TiltedPolicy(rival, beta_for_kl(rival, kl))
         assert win_rate(policy, procedure) < best.win_rate
+
+
+def test_a_mixture_of_all_ranks_is_no_procedure():
+    """Ranks drawn uniformly undo the sorting: Φ = u is found again, by the general solver."""
+    optimal, u = optimal_transform(OrderStatistic((0.25,) * 4), kl=1.0), np.linspace(0, 1, 11)
+    alone = optimal_transform(BestOfN(1), kl=1.0)
+    assert np.allclose(optimal(u) - optimal(0.0), u, atol=1e-11)
+    assert np.isclose(optimal.win_rate, alone.win_rate, atol=1e-12)
+
+
+def test_where_the_frontier_is_not_concave_the_slope_is_still_beta():
+    """Worst-of-4 against best-of-4: β first grows with KL, so one β belongs to two optima."""
+    unlike = {"reference_procedure": BestOfN(4)}
+    low, here, high = (
+        optimal_transform(WorstOfN(4), kl=0.5 * f, **unlike) for f in (0.999, 1.0, 1.001)
+    )
+    slope = (high.win_rate - low.win_rate) / (high.kl - low.kl)
+    assert abs(slope / here.beta - 1) < 1e-4
+    assert high.beta > here.beta > low.beta
 
 
 @pytest.mark.parametrize("optimal", [t for t in TRANSFORMS if isinstance(t, Optimal)], ids=named)

@@ -4,7 +4,8 @@ The first variation of the win rate after decoding says that the best policy is 
 Φ(u) = −∫_u¹ g(F(v))·g_ref(v) dv, F being that policy's own CDF: a fixed point. Plain
 fixed-point iteration diverges for small β or large N, so it is solved as the boundary-value problem
 F″ = F′·g(F)·g_ref(u)/β, F(0) = 0, F(1) = 1. Best-of-N and worst-of-N have a one-curve solution
-(:mod:`infalign.quantile.similarity`), all other rank procedures are shot (:mod:`.shooting`).
+(:mod:`infalign.quantile.similarity`). For all others a search by shooting brackets the solutions,
+Newton's method polishes them (:mod:`.shooting`, :mod:`.collocation`), and the best one is kept.
 
 Whatever the solver, the solution is checked independently: Φ from F by quadrature, F from Φ.
 """
@@ -42,7 +43,7 @@ class Optimal(Transform):
     """Decodes the aligned policy."""
     reference_procedure: RankProcedure
     """Decodes the reference."""
-    law_at_beta: StationaryLaw
+    law_at_beta: StationaryLaw = dataclasses.field(repr=False)
     """The solution it was made from."""
     residual: float
     """sup |F − F_new| of the independent check. ≤ 1e-8."""
@@ -159,7 +160,7 @@ def _solved(
     if laws is None:
         laws = stationary_laws(procedure, reference, beta=beta, kl=kl)
     checked = [(law, residual(law, procedure, reference)) for law in laws]
-    sound = [(law, r) for law, r in checked if r <= TOLERATED]
+    sound = [(law, r) for law, r in checked if r <= TOLERATED and _is_asked_for(law, beta, kl)]
     if not sound:
         asked = f"β = {beta}" if kl is None else f"KL = {kl} nats"
         raise ArithmeticError(
@@ -170,6 +171,12 @@ def _solved(
     # At equal β the objective decides, at equal KL the win rate; both are this.
     law, r = max(sound, key=lambda pair: pair[0].win_rate - (beta or 0.0) * pair[0].kl)
     return Optimal(procedure, reference, law, r)
+
+
+def _is_asked_for(law: StationaryLaw, beta: float | None, kl: float | None) -> bool:
+    """Whether the law has the β or the KL it was to have, to a relative 1e-9."""
+    got, asked = (law.beta, beta) if kl is None else (law.kl, kl)
+    return abs(got - float(asked or 0.0)) <= 1e-9 * got
 
 
 def _power_laws(

@@ -13,7 +13,17 @@ import numpy as np
 from jaxtyping import Float
 from numpy.polynomial import legendre
 
-__all__ = ["TiltedLaw", "graded_edges", "panel_rule", "refined_edges", "running_integral"]
+__all__ = [
+    "RunningIntegral",
+    "TiltedLaw",
+    "entropy_excess",
+    "graded_edges",
+    "legendre_coefficients",
+    "panel_rule",
+    "refined_edges",
+    "running_integral",
+    "running_matrix",
+]
 
 ORDER = 16
 """Points per panel: exact for polynomials of degree 31."""
@@ -37,8 +47,8 @@ def _running_integral_matrix(nodes: np.ndarray, weights: np.ndarray) -> np.ndarr
 
 _NODES, _WEIGHTS = legendre.leggauss(ORDER)
 _RUNNING = _running_integral_matrix(_NODES, _WEIGHTS)
-_TAIL = np.linalg.inv(legendre.legvander(_NODES, ORDER - 1))[-2:]
-"""Values at the nodes → the last two Legendre coefficients."""
+_TO_LEGENDRE = np.linalg.inv(legendre.legvander(_NODES, ORDER - 1))
+"""Values at the nodes → Legendre coefficients."""
 
 
 def graded_edges(smallest: float = 2.0**-46, inner: int = 16) -> Float[np.ndarray, "E"]:
@@ -83,6 +93,18 @@ def running_integral(
     return below[:, None] + half * (values @ _RUNNING.T)
 
 
+def running_matrix(edges: Float[np.ndarray, "E"]) -> Float[np.ndarray, "MQ MQ"]:
+    """`running_integral` as a matrix on the flattened nodes."""
+    half, panels = np.diff(edges) / 2, len(edges) - 1
+    whole = np.kron(np.tril(np.ones((panels, panels)), -1), np.ones((ORDER, 1)) * _WEIGHTS)
+    return (whole + np.kron(np.eye(panels), _RUNNING)) * np.repeat(half, ORDER)
+
+
+def legendre_coefficients(values: Float[np.ndarray, "M Q"]) -> Float[np.ndarray, "Q M"]:
+    """Of the polynomial through the values at each panel's nodes."""
+    return _TO_LEGENDRE @ values.T
+
+
 def refined_edges(
     integrand: Function, edges: Float[np.ndarray, "E"], tolerance: float = 1e-14
 ) -> Float[np.ndarray, "R"]:
@@ -100,7 +122,7 @@ def refined_edges(
         width = np.diff(fresh, axis=1)
         values = integrand(fresh[:, :1] + width / 2 * (_NODES + 1))
         total = max(total, float(np.sum(values * width / 2 * _WEIGHTS)))
-        tail = np.abs(values @ _TAIL.T).max(axis=1) * width[:, 0]
+        tail = np.abs(values @ _TO_LEGENDRE[-2:].T).max(axis=1) * width[:, 0]
         noise = 1e-14 * fresh[:, 1] * np.abs(values).max(axis=1)
         # Hundreds of panels splitting at once are resolving rounding noise: settle for its level.
         while np.sum(split := tail > np.maximum(tolerance * total, noise)) > CROWD:
@@ -173,12 +195,12 @@ class TiltedLaw:
     def kl(self) -> float:
         """∫ f log f. Nats.
 
-        With t = h − log∫exp h the integrand is taken as e^t·t − e^t + 1 ≥ 0, whose integral is the
-        same and does not cancel when the law is close to uniform.
+        The integrand is taken as f·log f − f + 1 ≥ 0, whose integral is the same and does not
+        cancel when the law is close to uniform.
         """
-        t = self.exponent(self.nodes) - self.log_mass
-        excess = np.where(np.abs(t) < 1e-2, _small_excess(t), _excess(t))
-        return float(np.sum(self.weights * excess))
+        return float(
+            np.sum(self.weights * entropy_excess(self.exponent(self.nodes) - self.log_mass))
+        )
 
     def cdf_at_nodes(self) -> Float[np.ndarray, "M Q"]:
         """F at the quadrature points, without evaluating the transform anew."""
@@ -196,12 +218,48 @@ class TiltedLaw:
         return np.clip(below[panel] + part, 0.0, 1.0)
 
 
-def _excess(t: np.ndarray) -> np.ndarray:
-    """e^t·t − e^t + 1, with its limit 1 at t = −∞."""
-    return np.exp(t) * (np.where(np.isneginf(t), 0.0, t) - 1) + 1
+def entropy_excess(t: np.ndarray) -> np.ndarray:
+    """t·e^t − e^t + 1 ≥ 0, to full relative precision also near t = 0; 1 at t = −∞.
+
+    Example:
+        >>> entropy_excess(np.array([-np.inf, 0.0, 1e-9, 1.0])).tolist()
+        [1.0, 0.0, 5.000000003333334e-19, 1.0]
+    """
+    s = np.where(np.abs(t) < 1e-2, t, 0.0)
+    series = s**2 * (1 / 2 + s * (1 / 3 + s * (1 / 8 + s * (1 / 30 + s * (1 / 144 + s / 840)))))
+    direct = np.exp(t) * (np.where(np.isneginf(t), 0.0, t) - 1) + 1
+    return np.where(np.abs(t) < 1e-2, series, direct)
 
 
-def _small_excess(t: np.ndarray) -> np.ndarray:
-    """The same by its series, t²/2 + t³/3 + t⁴/8 + t⁵/30 + t⁶/144 + t⁷/840, where |t| < 0.01."""
-    t = np.where(np.abs(t) < 1e-2, t, 0.0)
-    return t**2 * (1 / 2 + t * (1 / 3 + t * (1 / 8 + t * (1 / 30 + t * (1 / 144 + t / 840)))))
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunningIntegral:
+    """A(u) = ∫₀ᵘ φ for a bounded φ, tabulated once as polynomials on adaptive panels.
+
+    Example:
+        >>> integral = RunningIntegral.of(lambda u: 4 * u**3)
+        >>> integral(np.array([0.0, 0.5, 1.0])).round(14).tolist()
+        [0.0, 0.0625, 1.0]
+    """
+
+    edges: Float[np.ndarray, "E"]
+    """Panel edges, from 0 to 1."""
+    coefficients: Float[np.ndarray, "C M"]
+    """Legendre coefficients of A on each panel."""
+
+    @classmethod
+    def of(cls, function: Function) -> "RunningIntegral":
+        """Tabulate the integral of a function."""
+        edges = refined_edges(lambda u: np.abs(function(u)), graded_edges())
+        nodes, _ = panel_rule(edges)
+        half = np.diff(edges) / 2
+        local = legendre.legint(legendre_coefficients(function(nodes)), lbnd=-1) * half
+        ends = np.cumsum(local.sum(axis=0))  # every Legendre polynomial is 1 at the right end
+        local[0] += np.append(0.0, ends[:-1])
+        return cls(edges, local)
+
+    def __call__(self, u: np.ndarray) -> np.ndarray:
+        panel = np.clip(np.searchsorted(self.edges, u, "right") - 1, 0, len(self.edges) - 2)
+        width = self.edges[panel + 1] - self.edges[panel]
+        x = 2 * (u - self.edges[panel]) / width - 1
+        return legendre.legval(x, self.coefficients[:, panel], tensor=False)

@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.polynomial import chebyshev
 
+from infalign.quantile.panels import entropy_excess
 from infalign.quantile.stationary import StationaryLaw
 
 __all__ = ["PowerCurve", "PowerLaw", "power_curve"]
@@ -68,9 +69,9 @@ class PowerCurve:
     """Candidates of the reference."""
     sign: int
     """+1 best-of, −1 worst-of."""
-    edges: Float[np.ndarray, "E"]
+    edges: Float[np.ndarray, "E"] = dataclasses.field(repr=False)
     """Panel edges in ℓ."""
-    coefficients: Float[np.ndarray, "C 4 M"]
+    coefficients: Float[np.ndarray, "C 4 M"] = dataclasses.field(repr=False)
     """Chebyshev coefficients of (λ, place, log H, KL) on each panel."""
 
     @property
@@ -142,7 +143,7 @@ class PowerCurve:
         Raises:
             ValueError: if the KL lies outside what the curve was followed to.
         """
-        low, high = self.edges[0] + 4.0, self.last
+        low, high = self.edges[0] + 6.0, self.last
         reach = self.at(np.array([low, high]))[3]
         if not reach[0] <= kl <= reach[1]:
             raise ValueError(
@@ -227,7 +228,7 @@ def power_curve(n: int, m: int, sign: int) -> PowerCurve:
         w = np.exp(followed)
         d = m + (n - 1) * w
         place, height = log_x + half * (_RUNNING @ (1 / d)), log_h + half * (_RUNNING @ (w / d))
-        known = kl + half * (_RUNNING @ ((1 - w + w * followed) / d))
+        known = kl + half * (_RUNNING @ (entropy_excess(followed) / d))
         divergence = np.linalg.solve(np.eye(POINTS) + half * _RUNNING * (w / d), known)
         values.append(np.stack([followed, place, height, divergence], axis=1))
         rates.append(half / d)
