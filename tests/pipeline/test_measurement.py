@@ -34,6 +34,14 @@ def test_a_path_is_not_extrapolated():
     assert at_kl(path, *KEY, kl=0.3) is None
 
 
-def test_a_path_that_turns_back_is_read_where_it_first_passes():
-    path = [point(1, 0.5, 0.7), point(2, 0.2, 0.6), point(3, 0.6, 0.95)]
-    assert at_kl(path, *KEY, kl=0.5).tolist() == pytest.approx([0.7] * 3)
+def test_a_path_that_turns_back_is_read_where_it_last_passes():
+    path = [point(1, 0.81, 0.7), point(2, 0.64, 0.9), point(3, 0.25, 0.8)]
+    assert at_kl(path, *KEY, kl=0.64).tolist() == pytest.approx([0.9] * 3)
+    assert at_kl(path, *KEY, kl=0.81).tolist() == pytest.approx([0.7] * 3)
+    assert at_kl(path, *KEY, kl=0.4225).tolist() == pytest.approx([0.85] * 3)
+
+
+def test_checkpoints_a_judge_has_not_judged_are_passed_over():
+    blind = Measurement(1, {"train": np.full(3, 0.1)}, {"train": np.full(3, 0.1)}, {})
+    assert at_kl([blind, point(2, 1.0, 0.9)], *KEY, kl=0.25).tolist() == pytest.approx([0.7] * 3)
+    assert at_kl([blind], *KEY, kl=0.05) is None

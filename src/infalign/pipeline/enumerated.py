@@ -5,7 +5,9 @@ once; from then on calibration, KL, win rates and the gradient are exact sums.
 """
 
 import functools
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,11 +50,15 @@ class EnumeratedStudy(Study):
         texts = [prompt.text for split in SPLITS for prompt in self.prompts[split]]
         with self.timed("rollouts", "listed, not sampled") as extra:
             self.policy.reference_law(texts)
-            extra["responses"] = len(texts) * self.experiment.policy.candidates
+            extra["responses"] = len(texts) * self._candidates
 
     def score(self) -> None:
         for name in self.judges:
             self._rewards_of(name)
+
+    @property
+    def _candidates(self) -> int:
+        return self.masses("train").shape[1]
 
     @functools.cached_property
     def _masses(self) -> dict[Split, np.ndarray]:
@@ -83,12 +89,7 @@ class EnumeratedStudy(Study):
                     return {split: stored[split] for split in SPLITS}
         with self.timed("rewards"), self.show.progress(f"rewards: {judge}") as progress:
             found = self._score_all(judge, progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        import io
-
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, policy=np.array(self.reference_fingerprint()), **found)
-        write_atomically(path, buffer.getvalue(), path.parent)
+        _save_arrays(path, {"policy": np.array(self.reference_fingerprint()), **found})
         return found
 
     def _score_all(self, judge: str, progress: Any) -> dict[str, np.ndarray]:
@@ -122,19 +123,53 @@ class EnumeratedStudy(Study):
 
     def problem(self, target: str) -> Problem:
         reward = self.training_reward(target)
-        training = self.experiment.training
-        beta = training.beta or reward.beta_for_kl(training.kl, self.ids)
-        return Problem(self.prompts["train"], reward, beta, procedure=self.procedure)
+        return Problem(
+            self.prompts["train"], reward, self.beta_of(reward), procedure=self.procedure
+        )
 
     def measure(self, name: str, step: int, *, last: bool) -> Measurement:
         kl, wins = {}, {}
-        for split in SPLITS:
-            law = self.policy.law(self._texts(split)).masses
+        laws: dict[Split, np.ndarray] = {
+            split: self.policy.law(self._texts(split)).masses for split in SPLITS
+        }
+        _save_arrays(self._law_path(name, step), dict(laws))
+        for split, law in laws.items():
             kl[split] = atoms_kl(self.masses(split), law)
             for judge in self.judges:
                 for label, procedure in self.procedures.items():
                     wins[split, judge, label] = self._win_rate(law, split, judge, procedure)
         return Measurement(step, kl, kl, wins)
+
+    equal_kl_note = (
+        "Each policy's last checkpoint is brought to the common KL along its own exponential path "
+        "to the reference, π_ref^(1−λ)·π^λ/Z with one λ for all prompts: for a converged policy "
+        "that is the same reward trained at a larger β. Laws, KL and win rates are exact."
+    )
+
+    def win_rate_at(
+        self, name: str, path: Sequence[Measurement], key: tuple[Split, str, str], kl: float
+    ) -> np.ndarray | None:
+        split, judge, label = key
+        law = self._last_law(name, path[-1].step)[split]
+        reference = self.masses(split)
+        with np.errstate(divide="ignore"):
+            log_ratio = np.where(law > 0, np.log(law / reference), -np.inf)
+        if kl > float(atoms_kl(reference, law).mean()) * (1 + 1e-9):
+            return None
+        # The tilt of the reference by the log-ratio at β = 1/λ is the path's member.
+        beta = max(1.0, float(beta_for_atoms_kl(reference, log_ratio, kl)))
+        member = tilt_atoms(reference, log_ratio, beta)
+        return self._win_rate(member, split, judge, self.procedures[label])
+
+    def reach(self, path: Sequence[Measurement], split: Split) -> float:
+        return float(path[-1].kl[split].mean())
+
+    def _last_law(self, name: str, step: int) -> dict[str, np.ndarray]:
+        with np.load(self._law_path(name, step)) as stored:
+            return {split: stored[split] for split in SPLITS}
+
+    def _law_path(self, name: str, step: int) -> Path:
+        return self.folder / "evaluate" / f"{name}-{step:06d}-law.npz"
 
     def _win_rate(self, law: np.ndarray, split: Split, judge: str, procedure: Any) -> np.ndarray:
         masses, rewards = self.masses(split), self.rewards(split)
@@ -156,7 +191,8 @@ class EnumeratedStudy(Study):
         self, transform: str, kl: float, split: Split = "train"
     ) -> tuple[float, np.ndarray]:
         """β (found on the training prompts) and the exact tilt of the reference's law."""
-        values = {side: self._training_rewards(transform, kl, side) for side in {"train", split}}
+        sides: set[Split] = {"train", split}
+        values = {side: self._training_rewards(transform, kl, side) for side in sides}
         beta = float(beta_for_atoms_kl(self.masses("train"), values["train"], kl))
         return beta, tilt_atoms(self.masses(split), values[split], beta)
 
@@ -224,7 +260,7 @@ class EnumeratedStudy(Study):
     def facts(self) -> dict[str, str]:
         return {
             "model": self.policy.name,
-            "responses": f"one token of the reference's {self.experiment.policy.candidates} "
+            "responses": f"one token of the reference's {self._candidates} "
             f"most likely, temperature {self.experiment.policy.temperature}",
             "prompts": f"{len(self.prompts['train'])} trained on, "
             f"{len(self.prompts['held-out'])} held out",
@@ -234,6 +270,13 @@ class EnumeratedStudy(Study):
 
     def _texts(self, split: Split) -> list[str]:
         return [prompt.text for prompt in self.prompts[split]]
+
+
+def _save_arrays(path: Path, arrays: Mapping[Any, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getvalue(), path.parent)
 
 
 def _exact(value: Any) -> Estimate:

@@ -73,23 +73,26 @@ def reach(path: Sequence[Measurement], split: Split) -> float:
 def at_kl(
     path: Sequence[Measurement], split: Split, judge: str, procedure: str, kl: float
 ) -> Float[np.ndarray, "P"] | None:
-    """Win rate of each prompt where the path first passes a mean KL, linear in √KL between.
+    """Win rate of each prompt where the path last passes a mean KL, linear in √KL between.
 
-    The path starts at the reference: KL 0, win rate ½. Checkpoints this judge has not judged are
-    passed over.
+    The path starts at the reference: KL 0, win rate ½. Where it passes the KL more than once, the
+    last time counts, because the policy is trained furthest then. Checkpoints that this judge has
+    not judged are passed over.
 
     Returns:
         One number per prompt, or None where the path does not get that far.
     """
-    before_root, before = 0.0, None
     judged = [m for m in path if (split, judge, procedure) in m.wins]
-    for measurement in sorted(judged, key=lambda m: m.step):
-        root = float(np.sqrt(max(measurement.kl[split].mean(), 0.0)))
-        wins = measurement.wins[split, judge, procedure]
-        if before is None:
-            before = np.full_like(wins, 0.5)
-        if root**2 >= kl * (1 - 1e-9):
-            share = (np.sqrt(kl) - before_root) / max(root - before_root, 1e-12)
-            return before + min(max(share, 0.0), 1.0) * (wins - before)
-        before_root, before = root, wins
+    if not judged:
+        return None
+    wins = [m.wins[split, judge, procedure] for m in sorted(judged, key=lambda m: m.step)]
+    kls = [float(m.kl[split].mean()) for m in sorted(judged, key=lambda m: m.step)]
+    roots = np.sqrt(np.maximum([0.0, *kls], 0))
+    wins = [np.full_like(wins[0], 0.5), *wins]
+    for end in range(len(wins) - 1, 0, -1):
+        low, high = sorted(roots[end - 1 : end + 1])
+        if low <= np.sqrt(kl) * (1 + 1e-9) and np.sqrt(kl) <= high * (1 + 1e-9):
+            step = roots[end] - roots[end - 1]
+            share = 1.0 if step == 0 else np.clip((np.sqrt(kl) - roots[end - 1]) / step, 0, 1)
+            return wins[end - 1] + share * (wins[end] - wins[end - 1])
     return None

@@ -9,7 +9,7 @@ import numpy as np
 
 from infalign.config import dump_experiment
 from infalign.evaluation import estimate, paired_difference
-from infalign.pipeline.measurement import SPLITS, Measurement, Split, at_kl, reach
+from infalign.pipeline.measurement import SPLITS, Measurement, Split, reach
 from infalign.pipeline.stages import read_measurements, read_rows
 from infalign.pipeline.study import POLICIES, TREATMENT, Study, versions
 from infalign.quantile.procedures import BestOfN
@@ -66,6 +66,7 @@ def act_of(study: Study, title: str, summary: str = "") -> Act:
         baseline=POLICIES["raw"] if "raw" in paths else "",
         target_kl=target,
         frontiers=frontiers,
+        equal_kl_note=study.equal_kl_note,
         comparisons=comparisons_of(study, paths),
         ideal=study.ideal(target),
         decompositions=tuple(_decomposition(study, name, paths[name]) for name in paths),
@@ -145,17 +146,19 @@ def comparisons_of(study: Study, paths: Paths) -> tuple[Comparison, ...]:
     """Policies at common KLs, by every judge, decoded and not, on both sides of the split."""
     found = []
     for split in SPLITS:
-        shared = min(reach(path, split) for path in paths.values())
+        shared = min(study.reach(path, split) for path in paths.values())
         kls = [kl for kl in COMMON_KLS if kl <= shared] or [round(shared, 3)]
         for kl in kls:
             for judge in study.judges:
                 for label in dict.fromkeys((study.procedure_label, "standard")):
-                    found.append(_comparison(paths, split, judge, label, kl))
+                    found.append(_comparison(study, paths, (split, judge, label), kl))
     return tuple(comparison for comparison in found if comparison is not None)
 
 
-def _comparison(paths: Paths, split: Split, judge: str, label: str, kl: float) -> Comparison | None:
-    wins = {name: at_kl(path, split, judge, label, kl) for name, path in paths.items()}
+def _comparison(
+    study: Study, paths: Paths, key: tuple[Split, str, str], kl: float
+) -> Comparison | None:
+    wins = {name: study.win_rate_at(name, path, key, kl) for name, path in paths.items()}
     reached = {name: values for name, values in wins.items() if values is not None}
     if "infalign" not in reached:
         return None
@@ -167,7 +170,7 @@ def _comparison(paths: Paths, split: Split, judge: str, label: str, kl: float) -
             differences.append(
                 Difference(TREATMENT, POLICIES[name], Estimate(gain.value, gain.se, gain.n))
             )
-    return Comparison(kl, split, judge, label, values, tuple(differences))
+    return Comparison(kl, *key, values, tuple(differences))
 
 
 # --- the distance between ideal and trained ---
@@ -175,7 +178,7 @@ def _comparison(paths: Paths, split: Split, judge: str, label: str, kl: float) -
 
 def _decomposition(study: Study, name: str, path: Sequence[Measurement]) -> Decomposition:
     """All rows at one KL: the largest that the policy reaches on both sides of the split."""
-    kl = min(reach(path, split) for split in SPLITS)
+    kl = min(study.reach(path, split) for split in SPLITS)
     rows = list(study.ceilings(name, kl))
     notes = {
         "train": "what is lost against the row above: optimisation short of the optimum",
@@ -183,7 +186,7 @@ def _decomposition(study: Study, name: str, path: Sequence[Measurement]) -> Deco
     }
     labels = {"train": "trained, training prompts", "held-out": "trained, held-out prompts"}
     for split in SPLITS:
-        wins = at_kl(path, split, study.reward.name, study.procedure_label, kl)
+        wins = study.win_rate_at(name, path, (split, study.reward.name, study.procedure_label), kl)
         if wins is not None:
             found = estimate(wins)
             rows.append(DecompositionRow(labels[split], found.value, found.se, notes[split]))

@@ -125,9 +125,9 @@ class SampledStudy(Study):
         return CalibratedReward(self.reward, self.calibration, transform)
 
     def problem(self, target: str) -> Problem:
-        reward, training = self.training_reward(target), self.experiment.training
-        beta = training.beta or reward.beta_for_kl(training.kl, self.ids)
+        reward = self.training_reward(target)
         rollouts = self.store.responses(self.prompts["train"], self._k)
+        beta = self.beta_of(reward)
         return Problem(self.prompts["train"], reward, beta, rollouts, self.procedure)
 
     def measure(self, name: str, step: int, *, last: bool) -> Measurement:
@@ -201,7 +201,7 @@ class SampledStudy(Study):
             rows.setdefault(row.name, {"beta": row.beta})[row.procedure] = row.win_rate
         names = BestOfN(1).name, self.procedure.name
         return tuple(
-            IdealRow(name, kl, *(_plain(row[n]) for n in names), row["beta"])
+            IdealRow(name, kl, _plain(row[names[0]]), _plain(row[names[1]]), row["beta"])
             for name, row in rows.items()
         )
 

@@ -97,7 +97,8 @@ def train_policy(study: Study, name: str) -> None:
     """Train one policy, in this process."""
     problem = study.problem(name)
     solvers = build.solvers_of(study.experiment)
-    total = sum(solver.descent.steps for _, solver in solvers)
+    training = study.experiment.training
+    total = training.steps + getattr(training, "refine_steps", 0)
     done, points = 0, [Checkpoint(0, Path())]
     with study.show.progress(f"train {POLICIES[name]}") as progress:
         for label, solver in solvers:

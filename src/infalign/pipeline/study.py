@@ -21,13 +21,14 @@ import numpy as np
 
 from infalign.config import Experiment, dump_experiment
 from infalign.pipeline import build
-from infalign.pipeline.measurement import Measurement
+from infalign.pipeline.measurement import Measurement, Split, at_kl, reach
 from infalign.pipeline.show import Show
 from infalign.prompts import Prompt
 from infalign.quantile.procedures import BestOfN, RankProcedure
 from infalign.quantile.transforms import Transform
 from infalign.report import AnswerPair, CalibrationCheck, Curve, DecompositionRow, IdealRow, Stage
 from infalign.rollouts.shards import write_atomically
+from infalign.training.rewards import TrainingReward
 from infalign.training.solver import Problem
 
 __all__ = ["TREATMENT", "Study"]
@@ -97,6 +98,14 @@ class Study(abc.ABC):
         wanted = [BestOfN(1), self.procedure, *(BestOfN(n) for n in self.experiment.evaluate.ns)]
         return {procedure_name(procedure): procedure for procedure in wanted}
 
+    def beta_of(self, reward: TrainingReward) -> float:
+        """The experiment's β, or the one at which the exact tilt has the experiment's KL."""
+        training = self.experiment.training
+        if training.beta is not None:
+            return training.beta
+        assert training.kl is not None, "the experiment file gives exactly one of kl and beta"
+        return reward.beta_for_kl(training.kl, self.ids)
+
     def rng(self, *stage: str) -> np.random.Generator:
         """The random numbers of one stage: another stage's do not move them."""
         words = [int.from_bytes(word.encode(), "big") % 2**63 for word in stage]
@@ -151,6 +160,26 @@ class Study(abc.ABC):
 
     curve_note = ""
     """How the predicted curves were made."""
+
+    equal_kl_note = ""
+    """How policies were brought to a common KL; empty: along their checkpoints."""
+
+    def win_rate_at(
+        self, name: str, path: Sequence[Measurement], key: tuple[Split, str, str], kl: float
+    ) -> np.ndarray | None:
+        """Win rate of each prompt at a common KL; None where the policy does not reach it.
+
+        Args:
+            name: the policy's folder.
+            path: its measurements.
+            key: split, judge, procedure.
+            kl: mean over the split's prompts, nats.
+        """
+        return at_kl(path, *key, kl)
+
+    def reach(self, path: Sequence[Measurement], split: Split) -> float:
+        """The largest KL :meth:`win_rate_at` knows. Nats."""
+        return reach(path, split)
 
     @property
     def procedure_label(self) -> str:

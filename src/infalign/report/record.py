@@ -186,6 +186,8 @@ class Act(PlainRecord):
     """Panels of the main figure: usually training prompts, then held-out prompts."""
     comparisons: tuple[Comparison, ...] = ()
     """Policies at equal KL."""
+    equal_kl_note: str = ""
+    """How they were brought there; empty: interpolated along their checkpoints."""
     ideal: tuple[IdealRow, ...] = ()
     """The ideal at once."""
     decompositions: tuple[Decomposition, ...] = ()
