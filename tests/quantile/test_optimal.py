@@ -27,8 +27,7 @@ REFERENCE = [  # procedure, KL; win rate in % of identity, log, exp(±10), optim
 ]
 """Published to 1e-5 by an independent solver."""
 POWERS = [BestOfN(1), BestOfN(2), BestOfN(4), BestOfN(16), WorstOfN(2), WorstOfN(4), WorstOfN(16)]
-GRID_N = (*range(1, 17), 20, 24, 32, 40, 48, 56, 63, 64)
-GRID_KL = (0.05, 0.2, 0.5, 1.0, 2.0, 3.0)
+GRID_KL = (0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
 @pytest.mark.parametrize(("procedure", "kl", "percent"), REFERENCE)
@@ -56,7 +55,7 @@ def test_the_slope_of_the_frontier_is_beta(procedure, kl):
         assert abs(slope / optimal_transform(procedure, kl=1.01 * kl).beta - 1) > 1e-3
 
 
-@pytest.mark.parametrize("n", GRID_N)
+@pytest.mark.parametrize("n", range(1, 65))
 @pytest.mark.parametrize("family", [BestOfN, WorstOfN])
 def test_every_n_and_kl_is_solved_to_a_small_residual(family, n):
     for kl in GRID_KL:
@@ -214,7 +213,7 @@ def test_small_kl_shapes():
 
 
 def test_a_large_n_at_large_kl_keeps_its_digits():
-    """Half the mass of this law lies where 1 − u has no digits: W and KL still obey 1 − W = …"""
+    """17 % of this law lie within 1e-6 of u = 1, where f reaches 2e9: W is still the integral."""
     optimal = optimal_transform(BestOfN(64), kl=3.0)
     policy = TiltedPolicy(optimal, optimal.beta)
     assert abs(win_rate(policy, BestOfN(64)) - optimal.win_rate) < 1e-12

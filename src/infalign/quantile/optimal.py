@@ -15,9 +15,8 @@ from functools import lru_cache
 from typing import final
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from infalign.quantile.panels import TiltedLaw
+from infalign.quantile.panels import Numbers, TiltedLaw
 from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.shooting import stationary_laws
 from infalign.quantile.similarity import PowerLaw, power_curve
@@ -72,25 +71,28 @@ class Optimal(Transform):
         """log f(1) = −log Z(β), since Φ(1) = 0. Nats."""
         return float(self.law_at_beta.evaluate(np.ones(1), np.zeros(1))[0][0])
 
-    def __call__(self, u: ArrayLike) -> np.ndarray:
-        u = np.asarray(u, dtype=float)
-        below_top = self.law_at_beta.evaluate(u, 1 - u)[0] - self.top
-        return np.asarray(self.beta * np.minimum(below_top, 0.0))
+    def __call__(self, u: Numbers) -> np.ndarray:
+        return np.asarray(self.beta * np.minimum(self._evaluate(u)[0] - self.top, 0.0))
 
     def log_partition(self, beta: float) -> float:
         return -self.top if beta == self.beta else self._elsewhere(beta).log_mass
 
-    def tilted_cdf(self, u: ArrayLike, beta: float) -> np.ndarray:
-        u = np.asarray(u, dtype=float)
+    def tilted_cdf(self, u: Numbers, beta: float) -> np.ndarray:
         if beta == self.beta:
-            return np.asarray(self.law_at_beta.evaluate(u, 1 - u)[1])
-        return self._elsewhere(beta).cdf(u)
+            return self._evaluate(u)[1]
+        return self._elsewhere(beta).cdf(np.asarray(u, dtype=float))
 
     def tilted_kl(self, beta: float) -> float:
         return self.kl if beta == self.beta else self._elsewhere(beta).kl
 
     def known_beta(self, kl: float) -> float | None:
         return self.beta if abs(kl - self.kl) <= 1e-12 * self.kl else None
+
+    def _evaluate(self, u: Numbers) -> tuple[np.ndarray, np.ndarray]:
+        """log f and F at its own β, for any shape of u."""
+        u = np.asarray(u, dtype=float)
+        log_f, cdf = self.law_at_beta.evaluate(u.ravel(), 1 - u.ravel())
+        return log_f.reshape(u.shape), cdf.reshape(u.shape)
 
     def _elsewhere(self, beta: float) -> TiltedLaw:
         """The law at another β, refused where u has no digits left to integrate over.

@@ -6,14 +6,15 @@ panel is halved until the polynomial through its 16 points has a negligible tail
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from jaxtyping import Float
 from numpy.polynomial import legendre
 
 __all__ = [
+    "Numbers",
     "RunningIntegral",
     "TiltedLaw",
     "entropy_excess",
@@ -32,6 +33,8 @@ CROWD = 256
 """More panels than that are never split at once for a smooth integrand."""
 
 Function = Callable[[np.ndarray], np.ndarray]
+Numbers: TypeAlias = np.ndarray | np.number | float | int | Sequence[Any]
+"""What functions on [0,1] take: one number or an array of any shape."""
 
 
 def _running_integral_matrix(nodes: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -93,7 +96,7 @@ def running_integral(
     return below[:, None] + half * (values @ _RUNNING.T)
 
 
-def running_matrix(edges: Float[np.ndarray, "E"]) -> Float[np.ndarray, "MQ MQ"]:
+def running_matrix(edges: Float[np.ndarray, "E"]) -> Float[np.ndarray, "X X"]:
     """`running_integral` as a matrix on the flattened nodes."""
     half, panels = np.diff(edges) / 2, len(edges) - 1
     whole = np.kron(np.tril(np.ones((panels, panels)), -1), np.ones((ORDER, 1)) * _WEIGHTS)
@@ -215,7 +218,7 @@ class TiltedLaw:
         start = self.edges[panel]
         half = (u - start)[..., None] / 2
         part = (self.density(start[..., None] + half * (_NODES + 1)) * half * _WEIGHTS).sum(axis=-1)
-        return np.clip(below[panel] + part, 0.0, 1.0)
+        return np.asarray(np.clip(below[panel] + part, 0.0, 1.0))
 
 
 def entropy_excess(t: np.ndarray) -> np.ndarray:
@@ -262,4 +265,4 @@ class RunningIntegral:
         panel = np.clip(np.searchsorted(self.edges, u, "right") - 1, 0, len(self.edges) - 2)
         width = self.edges[panel + 1] - self.edges[panel]
         x = 2 * (u - self.edges[panel]) / width - 1
-        return legendre.legval(x, self.coefficients[:, panel], tensor=False)
+        return np.asarray(legendre.legval(x, self.coefficients[:, panel], tensor=False))

@@ -14,8 +14,9 @@ from typing import final
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike
 from scipy import special
+
+from infalign.quantile.panels import Numbers
 
 __all__ = [
     "BestOfN",
@@ -42,7 +43,7 @@ class Procedure(ABC):
         """N, the responses sampled for one answer."""
 
     @abstractmethod
-    def decoded_cdf(self, cdf: ArrayLike) -> np.ndarray:
+    def decoded_cdf(self, cdf: Numbers) -> np.ndarray:
         """T(F): the answer's CDF from the policy's CDF, both on quantiles."""
 
     @abstractmethod
@@ -61,15 +62,15 @@ class RankProcedure(Procedure):
         """p: probability that the answer has rank 1 (worst) … N (best)."""
 
     @abstractmethod
-    def rank_cdf(self, v: ArrayLike) -> np.ndarray:
+    def rank_cdf(self, v: Numbers) -> np.ndarray:
         """G(v) = Σ_r p_r I_v(r, N−r+1), a CDF on [0,1]."""
 
     @abstractmethod
-    def rank_density(self, v: ArrayLike) -> np.ndarray:
+    def rank_density(self, v: Numbers) -> np.ndarray:
         """g = G′."""
 
     @final
-    def decoded_cdf(self, cdf: ArrayLike) -> np.ndarray:
+    def decoded_cdf(self, cdf: Numbers) -> np.ndarray:
         return self.rank_cdf(cdf)
 
     @final
@@ -114,10 +115,10 @@ class Identity(RankProcedure):
     def rank_probabilities(self) -> Float[np.ndarray, "N"]:
         return np.ones(1)
 
-    def rank_cdf(self, v: ArrayLike) -> np.ndarray:
+    def rank_cdf(self, v: Numbers) -> np.ndarray:
         return np.array(v, dtype=float)
 
-    def rank_density(self, v: ArrayLike) -> np.ndarray:
+    def rank_density(self, v: Numbers) -> np.ndarray:
         return np.ones_like(np.asarray(v, dtype=float))
 
 
@@ -151,10 +152,10 @@ class BestOfN(RankProcedure):
     def rank_probabilities(self) -> Float[np.ndarray, "N"]:
         return np.eye(self.n)[-1]
 
-    def rank_cdf(self, v: ArrayLike) -> np.ndarray:
+    def rank_cdf(self, v: Numbers) -> np.ndarray:
         return np.asarray(np.asarray(v, dtype=float) ** self.n)
 
-    def rank_density(self, v: ArrayLike) -> np.ndarray:
+    def rank_density(self, v: Numbers) -> np.ndarray:
         return np.asarray(self.n * np.asarray(v, dtype=float) ** (self.n - 1))
 
 
@@ -186,11 +187,11 @@ class WorstOfN(RankProcedure):
     def rank_probabilities(self) -> Float[np.ndarray, "N"]:
         return np.eye(self.n)[0]
 
-    def rank_cdf(self, v: ArrayLike) -> np.ndarray:
+    def rank_cdf(self, v: Numbers) -> np.ndarray:
         with np.errstate(divide="ignore"):  # log1p(−1) = −∞ is right: G(1) = 1
             return np.asarray(-np.expm1(self.n * np.log1p(-np.asarray(v, dtype=float))))
 
-    def rank_density(self, v: ArrayLike) -> np.ndarray:
+    def rank_density(self, v: Numbers) -> np.ndarray:
         return np.asarray(self.n * (1 - np.asarray(v, dtype=float)) ** (self.n - 1))
 
 
@@ -237,12 +238,12 @@ class OrderStatistic(RankProcedure):
         p = np.asarray(self.probabilities, dtype=float)
         return p / p.sum()
 
-    def rank_cdf(self, v: ArrayLike) -> np.ndarray:
+    def rank_cdf(self, v: Numbers) -> np.ndarray:
         v, n = np.asarray(v, dtype=float), self.candidates
         terms = (p * special.betainc(r, n - r + 1, v) for r, p in self._ranks())
         return np.asarray(sum(terms, np.zeros_like(v)))
 
-    def rank_density(self, v: ArrayLike) -> np.ndarray:
+    def rank_density(self, v: Numbers) -> np.ndarray:
         v, n = np.asarray(v, dtype=float), self.candidates
         terms = (
             p / special.beta(r, n - r + 1) * v ** (r - 1) * (1 - v) ** (n - r)

@@ -17,8 +17,9 @@ Q = x^m·H^{n−1} = n·m/β,
     KL of the piece so far: dKL/dℓ = (1 − e^λ + e^λ·(λ − KL))/D,
 
 and a piece ending at ℓ has density e^λ at its far end and 1 − W = σ·(β/n)·(λ − KL) for best-of (for
-worst-of the same expression is W). All steep layers (1e-28 thin for best-of-64 at 3 nats) are
-features of width one in ℓ, so a few dozen Chebyshev panels give fourteen digits in milliseconds.
+worst-of the same expression is W). All steep layers (best-of-64 at 3 nats: 4e-10 thin; worst-of-64:
+β = 1e-82) are features of width one in ℓ, so a few dozen Chebyshev panels give fourteen digits in
+milliseconds.
 """
 
 import dataclasses

@@ -46,8 +46,8 @@ def residual(
 ) -> float:
     """sup |F − F_new| over [0,1], F_new the law of exp(Φ/β) with Φ recomputed from F.
 
-    The integrals run over x = 1 − u: optimal laws can hold most of their mass within 1e-20 of
-    u = 1, where u has no digits left.
+    The integrals run over x = 1 − u: an optimal law can hold much of its mass so close to u = 1
+    that u has few digits left (best-of-64 at 3 nats: 17 % within 1e-6).
     """
 
     def density(x: np.ndarray) -> np.ndarray:

@@ -12,9 +12,9 @@ from typing import final
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
+from infalign.quantile.panels import Numbers
 from infalign.quantile.transforms import Transform, refuse_beta
 
 __all__ = [
@@ -70,11 +70,11 @@ class TiltedPolicy:
         """KL(π‖π_ref) = ∫ f log f. Nats per response."""
         return self.transform.tilted_kl(self.beta)
 
-    def density(self, u: ArrayLike) -> np.ndarray:
+    def density(self, u: Numbers) -> np.ndarray:
         """f(u)."""
         return np.asarray(np.exp(self.transform(u) / self.beta - self.log_partition))
 
-    def cdf(self, u: ArrayLike) -> np.ndarray:
+    def cdf(self, u: Numbers) -> np.ndarray:
         """F(u)."""
         return self.transform.tilted_cdf(u, self.beta)
 

@@ -15,10 +15,9 @@ from typing import final
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 from scipy import special
 
-from infalign.quantile.panels import RunningIntegral, TiltedLaw, graded_edges, panel_rule
+from infalign.quantile.panels import Numbers, RunningIntegral, TiltedLaw, graded_edges, panel_rule
 
 __all__ = ["Exponential", "Identity", "Log", "Transform", "refuse_beta"]
 
@@ -44,7 +43,7 @@ class Transform(ABC):
         """Short and human: what a figure's legend shows."""
 
     @abstractmethod
-    def __call__(self, u: ArrayLike) -> np.ndarray:
+    def __call__(self, u: Numbers) -> np.ndarray:
         """Φ(u), dimensionless, elementwise; u in [0,1]."""
 
     def log_partition(self, beta: float) -> float:
@@ -56,7 +55,7 @@ class Transform(ABC):
         refuse_beta(beta)
         return _law(self, float(beta))
 
-    def tilted_cdf(self, u: ArrayLike, beta: float) -> np.ndarray:
+    def tilted_cdf(self, u: Numbers, beta: float) -> np.ndarray:
         """F(u) = ∫₀ᵘ exp(Φ/β)/Z."""
         return self.law(beta).cdf(np.asarray(u, dtype=float))
 
@@ -68,7 +67,7 @@ class Transform(ABC):
         """The β at which the tilt has this KL, where it is known without a search."""
         return None
 
-    def interval_mean(self, a: ArrayLike, b: ArrayLike) -> np.ndarray:
+    def interval_mean(self, a: Numbers, b: Numbers) -> np.ndarray:
         """Average of Φ over [a, b]: the training reward of an atom that occupies those quantiles.
 
         Where a reference policy has atoms (finitely many responses), a response owns an interval
@@ -85,7 +84,7 @@ class Transform(ABC):
         mean[thin] = self((a[thin] + b[thin]) / 2)
         return mean
 
-    def posterior_mean(self, below: ArrayLike, ties: ArrayLike, k: int) -> np.ndarray:
+    def posterior_mean(self, below: Numbers, ties: Numbers, k: int) -> np.ndarray:
         """E[Φ(U)] of a response's true quantile U, given its rank among k reference rewards.
 
         A response with r of k reference rewards below it and none equal has U ~ Beta(r+1, k−r+1).
@@ -110,7 +109,7 @@ class Transform(ABC):
         means = (sums[below + ties + 1] - sums[below]) / (ties + 1)
         return np.where(ties == 0, self.rank_means(k)[below], means)
 
-    def rank_means(self, k: int) -> Float[np.ndarray, "k+1"]:
+    def rank_means(self, k: int) -> Float[np.ndarray, "R"]:
         """Φ̄_k(r) = E[Φ(Beta(r+1, k−r+1))] for every rank r = 0 … k."""
         return _rank_means(self, k)
 
@@ -171,21 +170,21 @@ class Identity(Transform):
     def name(self) -> str:
         return "identity"
 
-    def __call__(self, u: ArrayLike) -> np.ndarray:
+    def __call__(self, u: Numbers) -> np.ndarray:
         return np.array(u, dtype=float)
 
     def log_partition(self, beta: float) -> float:
         refuse_beta(beta)
         return float(1 / beta + np.log(-beta * np.expm1(-1 / beta)))
 
-    def tilted_cdf(self, u: ArrayLike, beta: float) -> np.ndarray:
+    def tilted_cdf(self, u: Numbers, beta: float) -> np.ndarray:
         refuse_beta(beta)
         u = np.asarray(u, dtype=float)
         # e^{(u−1)/β} taken out: e^{u/β} overflows for β < 1/700.
         return np.asarray(np.exp((u - 1) / beta) * np.expm1(-u / beta) / np.expm1(-1 / beta))
 
-    def interval_mean(self, a: ArrayLike, b: ArrayLike) -> np.ndarray:
-        return (np.asarray(a, dtype=float) + np.asarray(b, dtype=float)) / 2
+    def interval_mean(self, a: Numbers, b: Numbers) -> np.ndarray:
+        return np.asarray((np.asarray(a, dtype=float) + np.asarray(b, dtype=float)) / 2)
 
     def _posterior_means(self, k: int) -> np.ndarray:
         return (np.arange(k + 1) + 1) / (k + 2)
@@ -208,7 +207,7 @@ class Log(Transform):
     def name(self) -> str:
         return "log"
 
-    def __call__(self, u: ArrayLike) -> np.ndarray:
+    def __call__(self, u: Numbers) -> np.ndarray:
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(np.asarray(u, dtype=float)))
 
@@ -216,7 +215,7 @@ class Log(Transform):
         refuse_beta(beta)
         return float(-np.log1p(1 / beta))
 
-    def tilted_cdf(self, u: ArrayLike, beta: float) -> np.ndarray:
+    def tilted_cdf(self, u: Numbers, beta: float) -> np.ndarray:
         refuse_beta(beta)
         return np.asarray(np.asarray(u, dtype=float) ** (1 + 1 / beta))
 
@@ -228,7 +227,7 @@ class Log(Transform):
             return x**2 * (1 / 2 - x * (2 / 3 - x * (3 / 4 - x * 4 / 5)))
         return float(np.log1p(x) - x / (1 + x))
 
-    def interval_mean(self, a: ArrayLike, b: ArrayLike) -> np.ndarray:
+    def interval_mean(self, a: Numbers, b: Numbers) -> np.ndarray:
         a, b = np.broadcast_arrays(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
         # (b log b − a log a)/(b − a) − 1 written in d = (b − a)/b, which does not cancel.
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -278,7 +277,7 @@ class Exponential(Transform):
     def name(self) -> str:
         return f"exp({self.t:g})"
 
-    def __call__(self, u: ArrayLike) -> np.ndarray:
+    def __call__(self, u: Numbers) -> np.ndarray:
         u = np.asarray(u, dtype=float)
         if self.t > 0:  # e^{t(u−1)} taken out, so that large t does not overflow
             return np.asarray(np.exp(self.t * (u - 1)) * np.expm1(-self.t * u) / np.expm1(-self.t))
