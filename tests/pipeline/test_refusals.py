@@ -34,6 +34,24 @@ def test_results_of_another_experiment_are_not_touched(experiment):
         pipeline.open_study(experiment(policy={"temperature": 0.5}))
 
 
+def test_results_of_other_prompts_are_not_mixed_with_those_of_a_changed_file(
+    experiment, workshop, tmp_path
+):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text((workshop / "prompts.jsonl").read_text())
+    one = experiment(prompts={"path": str(path)})
+    pipeline.open_study(one)
+    pipeline.open_study(one)
+    path.write_text(path.read_text().replace("tender", "tough"))
+    with pytest.raises(ValueError, match="has changed since"):
+        pipeline.open_study(one)
+
+
+def test_two_rewards_of_one_name_are_refused(experiment):
+    with pytest.raises(ValueError, match="a `name` of its own"):
+        pipeline.open_study(experiment(gold=callable_reward("length") | {"name": "vowels"}))
+
+
 def test_an_output_folder_that_cannot_be_made_is_named(experiment, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="output folder"):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infalign.config import CallableReward
+from infalign.rollouts.shards import content_key, write_atomically
 
 if TYPE_CHECKING:
     from infalign.pipeline.study import Study
@@ -22,9 +23,16 @@ def check_study(study: "Study") -> None:
 
     prompts = [*study.prompts["train"], *study.prompts["held-out"]]
     require_own_prompts(study)
+    require_same_prompts(study)
     study.policy.contexts([prompt.text for prompt in prompts])
     sections = (study.experiment.reward, study.experiment.gold, *study.experiment.auditors)
-    for reward, section in zip(study.judges.values(), filter(None, sections), strict=True):
+    sections = [section for section in sections if section is not None]
+    if len(study.judges) < len(sections):
+        raise ValueError(
+            f"reward, gold and auditors are {len(sections)} rewards but have only the names "
+            f"{list(study.judges)}; give each a `name` of its own, so that they are not mixed up."
+        )
+    for reward, section in zip(study.judges.values(), sections, strict=True):
         if isinstance(section, CallableReward):
             try_reward(reward, prompts[0])
     write_manifest(study)
@@ -39,6 +47,18 @@ def require_own_prompts(study: "Study") -> None:
             f"prompt {shared[0].id} ({shared[0].text[:40]!r}) is both trained on and held out; "
             "what trains must not judge."
         )
+
+
+def require_same_prompts(study: "Study") -> None:
+    """Refuse a folder whose results belong to what the prompt file held before."""
+    sides = {side: [p.id for p in prompts] for side, prompts in study.prompts.items()}
+    key, path = content_key("prompts", sides), study.folder / "prompts.key"
+    if path.exists() and path.read_text(encoding="utf-8") != key:
+        raise ValueError(
+            f"{study.folder} holds the results of other prompts: {study.experiment.prompts.path} "
+            "has changed since. Choose another output folder, or put the prompts back."
+        )
+    write_atomically(path, key.encode(), study.folder)
 
 
 def try_reward(reward, prompt) -> None:

@@ -111,7 +111,9 @@ def _require_success(folder: Path, policy: str, code: int) -> None:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = lines[-1] if lines else "it said nothing"
     if code == 2:
-        raise ValueError(last)
+        refusal = ValueError(last)
+        refusal.add_note(f"What was finished is kept in {folder}; the same command resumes.")
+        raise refusal
     raise RuntimeError(
         f"training {policy!r} broke (exit code {code}): {last}. The whole log is {log}; what it "
         "finished is kept, and the same command goes on from there."
