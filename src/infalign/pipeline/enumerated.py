@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from infalign.evaluation import compare, decoded_masses, estimate
 from infalign.pipeline.measurement import SPLITS, Measurement, Split
-from infalign.pipeline.study import Study
+from infalign.pipeline.study import Study, recorded
 from infalign.quantile.procedures import BestOfN
 from infalign.quantile.tilting import atoms_kl, beta_for_atoms_kl, tilt_atoms
 from infalign.quantile.transforms import Exponential, Identity, Log, Transform
@@ -25,7 +25,6 @@ from infalign.report import (
     CalibrationCheck,
     Curve,
     DecompositionRow,
-    Estimate,
     IdealRow,
 )
 from infalign.rollouts.shards import write_atomically
@@ -216,7 +215,7 @@ class EnumeratedStudy(Study):
                 estimate(atomic_win_rate(law, self.masses("train"), self.rewards("train"), p))
                 for p in (BestOfN(1), self.procedure)
             )
-            rows.append(IdealRow(name, kl, _exact(standard), _exact(decoded), beta))
+            rows.append(IdealRow(name, kl, recorded(standard), recorded(decoded), beta))
         return tuple(rows)
 
     def predictions(self, kls: Sequence[float]) -> tuple[Curve, ...]:
@@ -277,7 +276,3 @@ def _save_arrays(path: Path, arrays: Mapping[Any, np.ndarray]) -> None:
     np.savez(buffer, allow_pickle=False, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue(), path.parent)
-
-
-def _exact(value: Any) -> Estimate:
-    return Estimate(value.value, value.se, value.n)

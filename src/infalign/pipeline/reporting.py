@@ -11,7 +11,7 @@ from infalign.config import dump_experiment
 from infalign.evaluation import estimate, paired_difference
 from infalign.pipeline.measurement import SPLITS, Measurement, Split, reach
 from infalign.pipeline.stages import read_measurements, read_rows
-from infalign.pipeline.study import POLICIES, TREATMENT, Study, versions
+from infalign.pipeline.study import POLICIES, TREATMENT, Study, recorded, versions
 from infalign.quantile.procedures import BestOfN
 from infalign.quantile.win_rate import frontier
 from infalign.report import (
@@ -135,8 +135,7 @@ def _measured(study: Study, name: str, path: Sequence[Measurement], split: Split
 
 
 def _estimate(per_prompt: np.ndarray) -> Estimate:
-    found = estimate(per_prompt)
-    return Estimate(found.value, found.se, found.n)
+    return recorded(estimate(per_prompt))
 
 
 # --- policies at equal KL ---

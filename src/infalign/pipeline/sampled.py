@@ -16,7 +16,7 @@ from jaxtyping import Float
 from infalign.decoding import decode_stored
 from infalign.evaluation import ideal_table, win_rate_samples
 from infalign.pipeline.measurement import SPLITS, Measurement, Split
-from infalign.pipeline.study import POLICIES, Study, procedure_name
+from infalign.pipeline.study import POLICIES, Study, procedure_name, recorded
 from infalign.prompts import Prompt
 from infalign.quantile.calibration import EmpiricalCalibration
 from infalign.quantile.finite import finite_win_rate, largest_kl
@@ -29,7 +29,6 @@ from infalign.report import (
     CalibrationCheck,
     Curve,
     DecompositionRow,
-    Estimate,
     IdealRow,
 )
 from infalign.rollouts import RolloutStore, collect, score
@@ -189,19 +188,14 @@ class SampledStudy(Study):
         if not self._carries(kl):
             return ()
         rewards = self.calibration.reference_rewards
-        found = ideal_table(
-            rewards,
-            self.transforms,
-            [BestOfN(1), self.procedure],
-            kl,
-            rng=self.rng("ideal"),
-        )
+        procedures = [BestOfN(1), self.procedure]
+        found = ideal_table(rewards, self.transforms, procedures, kl, rng=self.rng("ideal"))
         rows: dict[str, dict[str, Any]] = {}
         for row in found:
             rows.setdefault(row.name, {"beta": row.beta})[row.procedure] = row.win_rate
         names = BestOfN(1).name, self.procedure.name
         return tuple(
-            IdealRow(name, kl, _plain(row[names[0]]), _plain(row[names[1]]), row["beta"])
+            IdealRow(name, kl, recorded(row[names[0]]), recorded(row[names[1]]), row["beta"])
             for name, row in rows.items()
         )
 
@@ -229,8 +223,7 @@ class SampledStudy(Study):
                 self.calibration.reference_rewards, [], [self.procedure], kl, rng=self.rng("ideal")
             )[0].win_rate
             note = "exact tilt of the stored rollouts by the raw reward, cross-fitted"
-            rows.append(DecompositionRow("ideal of raw reward", row.value, row.se, note))
-            return tuple(rows)
+            return (*rows, DecompositionRow("ideal of raw reward", row.value, row.se, note))
         if kl > 0.9 * largest_kl(self._k - 1):
             return tuple(rows)
         transform = Identity() if target == "calibrated" else self.transform
@@ -301,7 +294,3 @@ def _counts(store: RolloutStore, prompts: Sequence[Prompt]) -> dict[str, int]:
         "responses": sum(map(len, responses)),
         "tokens": sum(len(r.token_ids) for row in responses for r in row),
     }
-
-
-def _plain(value: Any) -> Estimate:
-    return Estimate(value.value, value.se, value.n)

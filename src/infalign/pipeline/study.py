@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from infalign import evaluation
 from infalign.config import Experiment, dump_experiment
 from infalign.pipeline import build
 from infalign.pipeline.measurement import Measurement, Split, at_kl, reach
@@ -26,7 +27,15 @@ from infalign.pipeline.show import Show
 from infalign.prompts import Prompt
 from infalign.quantile.procedures import BestOfN, RankProcedure
 from infalign.quantile.transforms import Transform
-from infalign.report import AnswerPair, CalibrationCheck, Curve, DecompositionRow, IdealRow, Stage
+from infalign.report import (
+    AnswerPair,
+    CalibrationCheck,
+    Curve,
+    DecompositionRow,
+    Estimate,
+    IdealRow,
+    Stage,
+)
 from infalign.rollouts.shards import write_atomically
 from infalign.training.rewards import TrainingReward
 from infalign.training.solver import Problem
@@ -229,6 +238,11 @@ class Study(abc.ABC):
 def procedure_name(procedure: RankProcedure) -> str:
     """How reports name it; a single response is `standard`, whatever picks it."""
     return "standard" if procedure.candidates == 1 else procedure.name
+
+
+def recorded(found: evaluation.Estimate) -> Estimate:
+    """An estimate as the report keeps it."""
+    return Estimate(found.value, found.se, found.n)
 
 
 def versions() -> dict[str, str]:

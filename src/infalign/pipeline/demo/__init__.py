@@ -90,7 +90,11 @@ def demo_experiment(act: str, output: Path, seed: int = 0, smoke: bool = False) 
         >>> demo_experiment("one", Path("runs/demo/act-one")).procedure.n
         4
     """
-    text = importlib.resources.files("infalign.pipeline.demo").joinpath(f"act_{act}.yaml").read_text("utf-8")
+    text = (
+        importlib.resources.files("infalign.pipeline.demo")
+        .joinpath(f"act_{act}.yaml")
+        .read_text("utf-8")
+    )
     data = yaml.safe_load(text)
     for section, changes in SMOKE[act].items() if smoke else ():
         data[section] |= changes
