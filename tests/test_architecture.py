@@ -82,3 +82,17 @@ def test_importing_the_core_loads_no_heavy_library(module):
     code = f"import sys, {module}; sys.exit(', '.join({heavy} & sys.modules.keys()) or 0)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, f"import {module} loads {run.stderr}"
+
+
+def test_git_ignores_no_source_file():
+    root = SOURCE.parent.parent
+    found = subprocess.run(
+        ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "src"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    if found.returncode != 0:
+        pytest.skip("not a git checkout")
+    made = ("__pycache__", ".egg-info", ".pyc")
+    assert [p for p in found.stdout.splitlines() if not any(part in p for part in made)] == []

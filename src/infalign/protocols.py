@@ -29,7 +29,7 @@ class Sampling:
     max_new_tokens: int = 128
     """Length cap in tokens, end-of-sequence included. ≥ 1."""
     stop: tuple[str, ...] = ()
-    """A token whose text contains one of these strings ends the response, as end-of-sequence does."""
+    """A token whose text contains one of these ends the response, as end-of-sequence does."""
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:

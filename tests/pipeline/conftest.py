@@ -26,6 +26,10 @@ def length(prompts, responses):
     return [[float(len(text)) for text in row] for row in responses]
 
 
+def constant(prompts, responses):
+    return [[1.0 for _ in row] for row in responses]
+
+
 def short(prompts, responses):
     return [[1.0] for row in responses]
 

@@ -9,7 +9,9 @@ KEY = ("train", "judge", "best-of-4")
 
 
 def point(step, kl, win):
-    return Measurement(step, {"train": np.full(3, kl)}, {"train": np.full(3, kl)}, {KEY: np.full(3, win)})
+    return Measurement(
+        step, {"train": np.full(3, kl)}, {"train": np.full(3, kl)}, {KEY: np.full(3, win)}
+    )
 
 
 def test_a_measurement_comes_back_as_it_was(tmp_path):

@@ -69,3 +69,39 @@ def test_decoding_answers_every_held_out_prompt(experiment):
     decoded = pipeline.decode(study, "reference")
     assert [one.prompt_id for one in decoded] == [p.id for p in study.prompts["held-out"]]
     assert all(len(one.candidates) == 4 for one in decoded)
+
+
+def test_a_reward_that_tells_nothing_apart_is_refused_before_training(experiment):
+    study = pipeline.open_study(experiment(reward=callable_reward("constant")))
+    with pytest.raises(ValueError, match="'constant' gives all responses to a prompt the same"):
+        pipeline.reward(study)
+
+
+def test_a_refused_experiment_leaves_the_folder_free_for_the_corrected_one(experiment):
+    with pytest.raises(FileNotFoundError):
+        pipeline.open_study(experiment(prompts={"path": "nowhere.jsonl"}))
+    pipeline.open_study(experiment())
+
+
+def test_a_changed_reward_function_is_noted(experiment, workshop, monkeypatch):
+    import importlib
+    import sys
+
+    said = []
+
+    class Listener(pipeline.Silent):
+        def say(self, text):
+            said.append(text)
+
+    pipeline.open_study(experiment(), Listener())
+    assert said == []
+    module = workshop / "my_rewards.py"
+    old = module.read_text()
+    try:
+        module.write_text(old + "\n# another version\n")
+        sys.modules.pop("my_rewards")
+        importlib.invalidate_caches()
+        pipeline.open_study(experiment(), Listener())
+    finally:
+        module.write_text(old)
+    assert any("'vowels' has changed" in text for text in said)

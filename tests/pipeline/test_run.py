@@ -29,7 +29,9 @@ def results(folder: Path) -> dict:
 
     def strip(value):
         if isinstance(value, dict):
-            return {k: strip(v) for k, v in value.items() if k not in ("cost", "created", "manifest")}
+            return {
+                k: strip(v) for k, v in value.items() if k not in ("cost", "created", "manifest")
+            }
         return [strip(v) for v in value] if isinstance(value, list) else value
 
     return strip(report)
@@ -55,7 +57,8 @@ def start():
 
 def test_a_run_ends_in_a_report_with_prediction_beside_measurement(experiment):
     page = pipeline.run(experiment())
-    assert page.name == "report.html" and page.stat().st_size > 10_000
+    assert page.name == "report.html"
+    assert page.stat().st_size > 10_000
     (act,) = load_report(page.with_name("report.json")).acts
     assert {row.transform for row in act.ideal} >= {"raw", "identity", "log", "optimal"}
     assert {frontier.split for frontier in act.frontiers} == {"train", "held-out"}
@@ -64,7 +67,8 @@ def test_a_run_ends_in_a_report_with_prediction_beside_measurement(experiment):
         assert {measured.policy for measured in frontier.measured} == {"InfAlign", "raw reward"}
     judges = {comparison.judge for comparison in act.comparisons}
     assert judges == {"vowels", "length"}, "what trains and what judges stand side by side"
-    assert act.manifest is not None and "torch" in act.manifest.versions
+    assert act.manifest is not None
+    assert "torch" in act.manifest.versions
     assert (page.parent / "manifest.json").exists()
 
 
@@ -72,7 +76,11 @@ def test_a_second_run_makes_nothing_twice(experiment):
     one = experiment()
     folder = pipeline.run(one).parent
     before = results(folder)
-    made = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.suffix in (".parquet", ".pt", ".npz")}
+    made = {
+        p: p.stat().st_mtime_ns
+        for p in folder.rglob("*")
+        if p.suffix in (".parquet", ".pt", ".npz")
+    }
     assert made
     pipeline.run(one)
     assert {p: p.stat().st_mtime_ns for p in made} == made

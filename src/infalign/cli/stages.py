@@ -1,5 +1,6 @@
 """`run`, `demo` and a verb per stage: what goes on between an experiment file and its report."""
 
+import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,15 @@ Policies = Annotated[
 ]
 
 
+def _require_report_extra() -> None:
+    """Before hours of work, not after them."""
+    missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"the report needs {' and '.join(missing)}: pip install 'infalign[report]'"
+        )
+
+
 @explained
 def run(file: File, changes: Changes = None, output: Output = None) -> None:
     """Run an experiment, from prompts to report.html.
@@ -68,6 +78,7 @@ goes on. The path of the report is the last line of the output.
       [cyan]infalign run experiment.yaml[/]
       [cyan]infalign run experiment.yaml --set training.kl=0.5 --output runs/kl-0.5[/]
     """
+    _require_report_extra()
     with _study(file, changes, output) as (study, pipeline):
         pipeline.rollout(study)
         pipeline.reward(study)
@@ -99,6 +110,7 @@ predicted curve. Act two: free text. Both end in one report.
       [cyan]infalign demo[/]
       [cyan]infalign demo --output runs/other --seed 1[/]
     """
+    _require_report_extra()
     acts = tuple(act or ("one", "two"))
     if unknown := [name for name in acts if name not in ("one", "two")]:
         raise ValueError(f"--act {unknown[0]}: there are acts 'one' and 'two'.")

@@ -1,5 +1,6 @@
 """What can be refused before long work starts: input, models, rewards, lengths."""
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from infalign.rollouts.shards import content_key, write_atomically
 if TYPE_CHECKING:
     from infalign.pipeline.study import Study
 
-__all__ = ["check_study"]
+__all__ = ["check_study", "refuse_constant"]
 
 
 def check_study(study: "Study") -> None:
@@ -35,7 +36,38 @@ def check_study(study: "Study") -> None:
     for reward, section in zip(study.judges.values(), sections, strict=True):
         if isinstance(section, CallableReward):
             try_reward(reward, prompts[0])
+    note_changed_rewards(study)
     write_manifest(study)
+
+
+def note_changed_rewards(study: "Study") -> None:
+    """Say so where a user's function is not the one whose rewards are stored."""
+    path = study.folder / "rewards.key"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for name, reward in study.judges.items():
+        source = getattr(reward, "source", None)
+        if source is not None and known.setdefault(name, content_key("source", source)) != (
+            content_key("source", source)
+        ):
+            study.show.say(
+                f"note: the function of reward {name!r} has changed since rewards were stored; "
+                "those stay as they are, and training would mix the two. For a clean run choose "
+                "another output folder, or give the reward another name."
+            )
+    write_atomically(path, json.dumps(known).encode(), study.folder)
+
+
+def refuse_constant(rewards: np.ndarray, name: str) -> None:
+    """A reward that cannot tell any two responses apart teaches nothing.
+
+    Raises:
+        ValueError: every prompt's responses all have the same reward.
+    """
+    if np.ptp(rewards, axis=1).max() == 0:
+        raise ValueError(
+            f"reward {name!r} gives all responses to a prompt the same value ({rewards[0, 0]} on "
+            "the first prompt), on every prompt; there is nothing to train on. Check the reward."
+        )
 
 
 def require_own_prompts(study: "Study") -> None:
@@ -66,7 +98,7 @@ def try_reward(reward, prompt) -> None:
     answers = [["Yes.", "No, it is not."]]
     try:
         rewards = np.asarray(reward([prompt.text], answers), dtype=float)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"{error} (prompt id {prompt.id})") from error
     if rewards.shape != (1, 2) or not np.isfinite(rewards).all():
         raise ValueError(

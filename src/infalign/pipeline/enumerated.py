@@ -27,7 +27,7 @@ from infalign.report import (
     DecompositionRow,
     IdealRow,
 )
-from infalign.rollouts.shards import write_atomically
+from infalign.rollouts.shards import content_key, write_atomically
 from infalign.training.rewards import EnumeratedReward, quantile_intervals
 from infalign.training.solver import Problem
 
@@ -80,15 +80,21 @@ class EnumeratedStudy(Study):
             self._known[judge] = self._stored_or_scored(judge)
         return self._known[judge]
 
+    @functools.cached_property
+    def _responses_key(self) -> str:
+        """What stored rewards are rewards of: these responses to these prompts."""
+        ids = [prompt.id for split in SPLITS for prompt in self.prompts[split]]
+        return content_key(self.reference_fingerprint(), ids)
+
     def _stored_or_scored(self, judge: str) -> dict[str, np.ndarray]:
         path = self.folder / "rewards" / f"{judge}.npz"
         if path.exists():
             with np.load(path) as stored:
-                if str(stored["policy"]) == self.reference_fingerprint():
+                if str(stored["of"]) == self._responses_key:
                     return {split: stored[split] for split in SPLITS}
         with self.timed("rewards"), self.show.progress(f"rewards: {judge}") as progress:
             found = self._score_all(judge, progress)
-        _save_arrays(path, {"policy": np.array(self.reference_fingerprint()), **found})
+        _save_arrays(path, {"of": np.array(self._responses_key), **found})
         return found
 
     def _score_all(self, judge: str, progress: Any) -> dict[str, np.ndarray]:
@@ -109,6 +115,9 @@ class EnumeratedStudy(Study):
                     f"{prompt.id} ({prompt.text[:40]!r}); repair the reward."
                 )
         return found
+
+    def reference_rewards(self) -> np.ndarray:
+        return self.rewards("train")
 
     def training_reward(self, target: str) -> EnumeratedReward:
         """Φ of every response: the transform's mean over the quantiles the response stands for."""

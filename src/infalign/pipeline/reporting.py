@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -146,7 +147,8 @@ def comparisons_of(study: Study, paths: Paths) -> tuple[Comparison, ...]:
     found = []
     for split in SPLITS:
         shared = min(study.reach(path, split) for path in paths.values())
-        kls = [kl for kl in COMMON_KLS if kl <= shared] or [round(shared, 3)]
+        kls = [kl for kl in COMMON_KLS if kl <= shared] or [math.floor(1000 * shared) / 1000]
+        kls = [kl for kl in kls if kl > 0]
         for kl in kls:
             for judge in study.judges:
                 for label in dict.fromkeys((study.procedure_label, "standard")):

@@ -115,6 +115,9 @@ class SampledStudy(Study):
     def _k(self) -> int:
         return self.experiment.rollouts.k
 
+    def reference_rewards(self) -> np.ndarray:
+        return self.calibration.reference_rewards
+
     def training_reward(self, target: str) -> TrainingReward:
         """What a policy is trained on."""
         if target == "raw":

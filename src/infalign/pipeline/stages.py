@@ -8,6 +8,7 @@ import numpy as np
 
 from infalign.decoding import Decoded, decode
 from infalign.pipeline import build
+from infalign.pipeline.checks import refuse_constant
 from infalign.pipeline.measurement import Measurement
 from infalign.pipeline.runs import run_folder, run_side_by_side
 from infalign.pipeline.study import POLICIES, Study
@@ -37,6 +38,7 @@ def reward(study: Study) -> None:
     """Responses → rewards, by every judge."""
     rollout(study)
     study.score()
+    refuse_constant(study.reference_rewards(), study.reward.name)
 
 
 def calibrate(study: Study) -> None:

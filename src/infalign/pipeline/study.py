@@ -36,7 +36,7 @@ from infalign.report import (
     IdealRow,
     Stage,
 )
-from infalign.rollouts.shards import write_atomically
+from infalign.rollouts.shards import explained, write_atomically
 from infalign.training.rewards import TrainingReward
 from infalign.training.solver import Problem
 
@@ -59,7 +59,7 @@ class Study(abc.ABC):
         self.transform: Transform = build.transform_of(
             experiment.transform, self.procedure, experiment.training
         )
-        _claim(self.folder, experiment)
+        _refuse_other(self.folder, experiment)
 
     # --- what the experiment names, made when first needed ---
 
@@ -129,6 +129,10 @@ class Study(abc.ABC):
     @abc.abstractmethod
     def score(self) -> None:
         """Reward it by every judge that needs it; resumes."""
+
+    @abc.abstractmethod
+    def reference_rewards(self) -> np.ndarray:
+        """Training rewards' reward of the reference's responses to the training prompts, P × K."""
 
     @abc.abstractmethod
     def problem(self, target: str) -> Problem:
@@ -205,10 +209,16 @@ class Study(abc.ABC):
             return self.policy.fingerprint
 
     def check(self) -> None:
-        """Load what the experiment names, and refuse what cannot work before long work starts."""
+        """Load what the experiment names, and refuse what cannot work before long work starts.
+
+        Only then is the folder this experiment's: a mistyped path leaves nothing behind.
+        """
         from infalign.pipeline.checks import check_study
 
         check_study(self)
+        with explained("the output folder", self.folder):
+            path = self.folder / "experiment.yaml"
+            write_atomically(path, _saved(self.experiment).encode(), self.folder)
 
     # --- cost ---
 
@@ -217,11 +227,15 @@ class Study(abc.ABC):
         """Adds the block's wall time to the stage's, over all sittings."""
         extra: dict[str, Any] = {}
         start = time.perf_counter()
-        yield extra
+        try:
+            yield extra
+        finally:
+            self._add_cost(stage, time.perf_counter() - start, {"note": note} | extra)
+
+    def _add_cost(self, stage: str, seconds: float, extra: dict[str, Any]) -> None:
         costs = self.costs()
         before = costs.get(stage, {"seconds": 0.0})
-        seconds = before["seconds"] + time.perf_counter() - start
-        costs[stage] = before | {"seconds": seconds, "note": note} | extra
+        costs[stage] = before | {"seconds": before["seconds"] + seconds} | extra
         text = json.dumps(costs, indent=1)
         write_atomically(self.folder / "cost.json", text.encode(), self.folder)
 
@@ -256,25 +270,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _claim(folder: Path, experiment: Experiment) -> None:
-    """Make the folder this experiment's, or refuse one that holds another's results."""
-    text = dump_experiment(dataclasses.replace(experiment, output="."))
+def _refuse_other(folder: Path, experiment: Experiment) -> None:
+    """Make the folder, and refuse one that holds another experiment's results."""
     path = folder / "experiment.yaml"
-    try:
+    with explained("the output folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            changed = _changed(path.read_text(encoding="utf-8"), text)
-            raise ValueError(
-                f"{folder} holds the results of another experiment; it differs in {changed}. "
-                "Choose another output folder, or delete this one to start anew."
-            )
-        write_atomically(path, text.encode(), folder)
-    except OSError as error:
-        raise type(error)(
-            error.errno,
-            f"cannot write to the output folder {folder} ({error.strerror}); choose another with "
-            "`output:`, or make room and permissions there",
-        ) from error
+        old = path.read_text(encoding="utf-8") if path.exists() else None
+    if old is not None and old != _saved(experiment):
+        raise ValueError(
+            f"{folder} holds the results of another experiment; it differs in "
+            f"{_changed(old, _saved(experiment))}. Choose another output folder, or delete this "
+            "one to start anew."
+        )
+
+
+def _saved(experiment: Experiment) -> str:
+    """The experiment file as the folder keeps it: wherever the folder is moved."""
+    return dump_experiment(dataclasses.replace(experiment, output="."))
 
 
 def _changed(old: str, new: str) -> str:

@@ -1,6 +1,7 @@
 """Your own Python function as a reward."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ class FunctionReward:
     def __init__(self, function: str | Callable[..., Any], name: str | None = None) -> None:
         self._function = _imported(function) if isinstance(function, str) else function
         self.name = name or getattr(self._function, "__name__", "function")
+        self.source = _source(self._function)
 
     def __call__(
         self,
@@ -131,3 +133,11 @@ def _imported(path: str) -> Callable[..., Any]:
     if not callable(found):
         raise ValueError(f"{path!r} is a {type(found).__name__}, not a function.")
     return found
+
+
+def _source(function: Callable[..., Any]) -> str | None:
+    """The text of the function's module, by which a change is noticed; None where it has none."""
+    try:
+        return inspect.getsource(inspect.getmodule(function) or function)
+    except (OSError, TypeError):
+        return None
