@@ -5,8 +5,7 @@ once; from then on calibration, KL, win rates and the gradient are exact sums.
 """
 
 import functools
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from infalign.evaluation import compare, decoded_masses, estimate
-from infalign.pipeline.measurement import SPLITS, Measurement, Split
+from infalign.pipeline import build
+from infalign.pipeline.measurement import SPLITS, Measurement, Split, save_arrays
 from infalign.pipeline.study import Study, recorded
 from infalign.quantile.procedures import BestOfN
 from infalign.quantile.tilting import atoms_kl, beta_for_atoms_kl, tilt_atoms
@@ -27,7 +27,7 @@ from infalign.report import (
     DecompositionRow,
     IdealRow,
 )
-from infalign.rollouts.shards import content_key, write_atomically
+from infalign.rollouts.shards import content_key
 from infalign.training.rewards import EnumeratedReward, quantile_intervals
 from infalign.training.solver import Problem
 
@@ -44,6 +44,26 @@ class EnumeratedStudy(Study):
         "Limit: theory for continuous rewards. Other curves: exact tilts of the listed responses "
         "of the training prompts."
     )
+
+    @functools.cached_property
+    def renderer(self) -> Any:
+        return build.policy_of(self.experiment.policy, self.threads)
+
+    @functools.cached_property
+    def policy(self) -> Any:
+        """The policy; which responses it chooses from is found once and kept for all processes."""
+        policy = self.renderer
+        texts = [text for split in SPLITS for text in self._texts(split)]
+        path = self.folder / "rollouts" / "choices.npz"
+        key = content_key(policy.fingerprint, texts)
+        if path.exists():
+            with np.load(path) as stored:
+                if str(stored["of"]) == key:
+                    policy.adopt(texts, stored["tokens"], stored["masses"])
+                    return policy
+        tokens, masses = policy.choices(texts)
+        save_arrays(path, {"of": np.array(key), "tokens": tokens, "masses": masses})
+        return policy
 
     def roll_out(self) -> None:
         texts = [prompt.text for split in SPLITS for prompt in self.prompts[split]]
@@ -94,7 +114,7 @@ class EnumeratedStudy(Study):
                     return {split: stored[split] for split in SPLITS}
         with self.timed("rewards"), self.show.progress(f"rewards: {judge}") as progress:
             found = self._score_all(judge, progress)
-        _save_arrays(path, {"of": np.array(self._responses_key), **found})
+        save_arrays(path, {"of": np.array(self._responses_key), **found})
         return found
 
     def _score_all(self, judge: str, progress: Any) -> dict[str, np.ndarray]:
@@ -140,7 +160,7 @@ class EnumeratedStudy(Study):
         laws: dict[Split, np.ndarray] = {
             split: self.policy.law(self._texts(split)).masses for split in SPLITS
         }
-        _save_arrays(self._law_path(name, step), dict(laws))
+        save_arrays(self._law_path(name, step), dict(laws))
         for split, law in laws.items():
             kl[split] = atoms_kl(self.masses(split), law)
             for judge in self.judges:
@@ -278,10 +298,3 @@ class EnumeratedStudy(Study):
 
     def _texts(self, split: Split) -> list[str]:
         return [prompt.text for prompt in self.prompts[split]]
-
-
-def _save_arrays(path: Path, arrays: Mapping[Any, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue(), path.parent)

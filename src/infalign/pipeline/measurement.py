@@ -7,16 +7,17 @@ which is how it grows near the reference (W − ½ ≈ √(2·KL·V)).
 """
 
 import dataclasses
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Float
 
 from infalign.rollouts.shards import write_atomically
 
-__all__ = ["SPLITS", "Measurement", "Split", "at_kl", "reach"]
+__all__ = ["SPLITS", "Measurement", "Split", "at_kl", "reach", "save_arrays"]
 
 Split = Literal["train", "held-out"]
 SPLITS: tuple[Split, Split] = ("train", "held-out")
@@ -38,16 +39,11 @@ class Measurement:
 
     def save(self, path: Path) -> None:
         """Write it atomically as .npz."""
-        import io
-
         arrays = {"step": np.array(self.step)}
         arrays |= {f"kl|{split}": values for split, values in self.kl.items()}
         arrays |= {f"k1|{split}": values for split, values in self.k1.items()}
         arrays |= {"|".join(("win", *key)): values for key, values in self.wins.items()}
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, buffer.getvalue(), path.parent)
+        save_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -63,6 +59,14 @@ class Measurement:
                 elif kind == "win":
                     wins[tuple(key)] = arrays[name]
             return cls(int(arrays["step"]), kl, k1, wins)
+
+
+def save_arrays(path: Path, arrays: Mapping[Any, np.ndarray]) -> None:
+    """Write arrays atomically as .npz."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getvalue(), path.parent)
 
 
 def reach(path: Sequence[Measurement], split: Split) -> float:

@@ -42,8 +42,7 @@ from infalign.training.solver import Problem
 
 __all__ = ["TREATMENT", "Study"]
 
-TREATMENT = "InfAlign"
-"""The policy trained on the calibrated and transformed reward."""
+TREATMENT = "InfAlign"  # trained on the calibrated and transformed reward
 POLICIES = {"infalign": TREATMENT, "calibrated": "calibrated only", "raw": "raw reward"}
 """Folder of a trained policy → its name in the report."""
 PACKAGES = ("infalign", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
@@ -61,20 +60,23 @@ class Study(abc.ABC):
         )
         _refuse_other(self.folder, experiment)
 
-    # --- what the experiment names, made when first needed ---
-
     @functools.cached_property
     def prompts(self) -> dict[str, list[Prompt]]:
         """Training and held-out prompts, as the policy is asked them."""
         train, test = build.prompts_of(self.experiment.prompts)
         if any(prompt.messages for prompt in (*train, *test)):
-            train, test = (build.rendered(side, self.policy) for side in (train, test))
+            train, test = (build.rendered(side, self.renderer) for side in (train, test))
         return {"train": train, "held-out": test}
 
     @functools.cached_property
     def policy(self) -> Any:
         """The policy, as the reference until an adapter is loaded."""
         return build.policy_of(self.experiment.policy, self.threads)
+
+    @functools.cached_property
+    def renderer(self) -> Any:
+        """Writes chat prompts as text."""
+        return self.policy
 
     @functools.cached_property
     def reward(self) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from infalign.policies.causal_lm import CausalLM
 from infalign.policies.scoring import Scores, hidden_states
@@ -103,6 +103,28 @@ class ChoiceLM:
     def responses(self, prompts: Sequence[str]) -> list[list[str]]:
         """The C response texts of each prompt, most likely first."""
         return [list(choice.texts) for choice in self._choices(prompts)]
+
+    def choices(
+        self, prompts: Sequence[str]
+    ) -> tuple[Int[np.ndarray, "P C"], Float[np.ndarray, "P C"]]:
+        """Tokens the policy chooses from, and their probabilities under the reference."""
+        known = self._choices(prompts)
+        return np.array([c.tokens for c in known]), np.stack([c.reference for c in known])
+
+    def adopt(
+        self,
+        prompts: Sequence[str],
+        tokens: Int[np.ndarray, "P C"],
+        masses: Float[np.ndarray, "P C"],
+    ) -> None:
+        """Take over what :meth:`choices` gave, instead of finding it again.
+
+        Which token is the last of the C most likely, and every probability's last digits, depend on
+        the number of threads; processes that work on the same rewards must agree on them.
+        """
+        for prompt, ids, reference in zip(prompts, tokens.tolist(), masses, strict=True):
+            texts = tuple(self._model.codec.text((i,)) for i in ids)
+            self._known[prompt] = _Choices(tuple(ids), texts, reference)
 
     @torch.no_grad()
     def law(self, prompts: Sequence[str]) -> TabularPolicy:
