@@ -29,4 +29,4 @@ def test_the_demo_tells_both_acts_on_a_real_model(tmp_path):
                 "raw reward",
             }
         assert {c.judge for c in act.comparisons} >= {"film-rating", "gold", "vader"}
-    assert two.answers, "answers of free text are shown side by side"
+        assert act.answers, "answers are shown side by side"

@@ -14,8 +14,9 @@ from jaxtyping import Float
 
 from infalign.evaluation import compare, decoded_masses, estimate
 from infalign.pipeline import build
+from infalign.pipeline.listed_answers import listed_answers
 from infalign.pipeline.measurement import SPLITS, Measurement, Split, save_arrays
-from infalign.pipeline.study import Study, recorded
+from infalign.pipeline.study import POLICIES, Study, recorded
 from infalign.quantile.procedures import BestOfN
 from infalign.quantile.tilting import atoms_kl, beta_for_atoms_kl, tilt_atoms
 from infalign.quantile.transforms import Exponential, Identity, Log, Transform
@@ -66,18 +67,12 @@ class EnumeratedStudy(Study):
         return policy
 
     def roll_out(self) -> None:
-        texts = [prompt.text for split in SPLITS for prompt in self.prompts[split]]
         with self.timed("rollouts", "listed, not sampled") as extra:
-            self.policy.reference_law(texts)
-            extra["responses"] = len(texts) * self._candidates
+            extra["responses"] = sum(self.masses(split).size for split in SPLITS)
 
     def score(self) -> None:
         for name in self.judges:
             self._rewards_of(name)
-
-    @property
-    def _candidates(self) -> int:
-        return self.masses("train").shape[1]
 
     @functools.cached_property
     def _masses(self) -> dict[Split, np.ndarray]:
@@ -207,8 +202,6 @@ class EnumeratedStudy(Study):
         ours = decoded_masses(law, rewards, procedure)
         return compare(judged, ours, judged, decoded_masses(masses, rewards, procedure))
 
-    # --- predictions ---
-
     @functools.cached_property
     def transforms(self) -> dict[str, Transform]:
         """The transforms that are compared, by name; raw reward is not among them."""
@@ -263,10 +256,12 @@ class EnumeratedStudy(Study):
         name = {"raw": "raw", "calibrated": "identity"}.get(target, self.transform.name)
         limit = float(frontier(self.procedure, [kl])[0])
         note = "exact tilt of the listed responses: calibrated without error, ties included"
-        return (
-            DecompositionRow("limit at this KL", limit, note="continuous rewards, optimal Φ"),
-            DecompositionRow(f"ideal: exact tilt by {name}", self._predicted(name, kl), note=note),
+        ideal = DecompositionRow(
+            f"ideal: exact tilt by {name}", self._predicted(name, kl), note=note
         )
+        return DecompositionRow(
+            "limit at this KL", limit, note="continuous rewards, optimal Φ"
+        ), ideal
 
     def calibration_check(self) -> CalibrationCheck:
         masses, rewards = self.masses("train"), self.rewards("train")
@@ -283,12 +278,15 @@ class EnumeratedStudy(Study):
         )
 
     def answers(self, names: Sequence[str], steps: dict[str, int]) -> tuple[AnswerPair, ...]:
-        return ()
+        texts, rewards = self._texts("held-out")[:SHOWN], self.rewards("held-out")[:SHOWN]
+        laws = {POLICIES[n]: self._last_law(n, steps[n])["held-out"][:SHOWN] for n in names}
+        laws = {"reference": self.masses("held-out")[:SHOWN]} | laws
+        return listed_answers(texts, self.policy.responses(texts), laws, rewards, self.procedure)
 
     def facts(self) -> dict[str, str]:
         return {
             "model": self.policy.name,
-            "responses": f"one token of the reference's {self._candidates} "
+            "responses": f"one token of the reference's {self.masses('train').shape[1]} "
             f"most likely, temperature {self.experiment.policy.temperature}",
             "prompts": f"{len(self.prompts['train'])} trained on, "
             f"{len(self.prompts['held-out'])} held out",
