@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from infalign import evaluation
 from infalign.decoding import decode_stored
 from infalign.evaluation import ideal_table, win_rate_samples
 from infalign.pipeline.measurement import SPLITS, Measurement, Split
@@ -202,18 +203,19 @@ class SampledStudy(Study):
             for name, row in rows.items()
         )
 
+    def _raw_ideal(self, kl: float) -> evaluation.Estimate:
+        """Win rate after decoding of the exact tilt of the stored rollouts by the raw reward."""
+        rewards = self.calibration.reference_rewards
+        return ideal_table(rewards, [], [self.procedure], kl, rng=self.rng("ideal"))[0].win_rate
+
     def predictions(self, kls: Sequence[float]) -> tuple[Curve, ...]:
         curves = [
             Curve(t.name, tuple(kls), tuple(frontier(self.procedure, kls, t)))
             for t in self.transforms
             if t.name != "optimal"
         ]
-        rewards = self.calibration.reference_rewards
         near = [kl for kl in kls if kl > 0 and self._carries(kl)]
-        raw = [
-            ideal_table(rewards, [], [self.procedure], kl, rng=self.rng("ideal"))[0].win_rate.value
-            for kl in near
-        ]
+        raw = [self._raw_ideal(kl).value for kl in near]
         return (Curve("raw", (0.0, *near), (0.5, *raw)), *curves)
 
     def ceilings(self, target: str, kl: float) -> tuple[DecompositionRow, ...]:
@@ -222,9 +224,7 @@ class SampledStudy(Study):
         if target == "raw" and not self._carries(kl):
             return tuple(rows)
         if target == "raw":
-            row = ideal_table(
-                self.calibration.reference_rewards, [], [self.procedure], kl, rng=self.rng("ideal")
-            )[0].win_rate
+            row = self._raw_ideal(kl)
             note = "exact tilt of the stored rollouts by the raw reward, cross-fitted"
             return (*rows, DecompositionRow("ideal of raw reward", row.value, row.se, note))
         if kl > 0.9 * largest_kl(self._k - 1):
