@@ -22,7 +22,8 @@ STAIRCASE = {  # room: the rooms of ours it may import
     "training": {"policies", "prompts", "protocols", "quantile", "rollouts"},
     "decoding": {"prompts", "protocols", "quantile", "rollouts"},
     "evaluation": {"decoding", "prompts", "protocols", "quantile", "rollouts", "training"},
-    "report": {"evaluation", "quantile"},
+    "planner": {"quantile"},
+    "report": {"evaluation", "planner", "quantile"},
     "integrations": {"prompts", "protocols", "quantile", "rollouts"},
 }
 """`pipeline` and `cli` introduce everyone to everyone; `__init__` shows the quantile core."""
@@ -76,7 +77,7 @@ def test_the_reader_of_imports_sees_them(tmp_path):
     assert rooms_imported(file) == {"training", "report", "policies"}
 
 
-@pytest.mark.parametrize("module", ["infalign", "infalign.quantile.plan", "infalign.protocols"])
+@pytest.mark.parametrize("module", ["infalign", "infalign.planner", "infalign.protocols"])
 def test_importing_the_core_loads_no_heavy_library(module):
     heavy = "{'torch', 'transformers', 'datasets', 'pandas', 'matplotlib'}"
     code = f"import sys, {module}; sys.exit(', '.join({heavy} & sys.modules.keys()) or 0)"

@@ -6,10 +6,10 @@ on [0,1]; the stages that touch text are modules of their own. Importing this pa
 torch.
 """
 
+from infalign.planner import PlanRow, plan
 from infalign.quantile.calibration import Calibration, EmpiricalCalibration
 from infalign.quantile.names import procedure_from_name, transform_from_name
 from infalign.quantile.optimal import Optimal, optimal_transform
-from infalign.quantile.plan import PlanRow, plan
 from infalign.quantile.procedures import (
     BestOfN,
     OrderStatistic,

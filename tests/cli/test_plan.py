@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from infalign.quantile.plan import plan
+from infalign.planner import plan
 from infalign.quantile.procedures import BestOfN, WorstOfN
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 
+from infalign.planner import plan
 from infalign.quantile.names import (
     PROCEDURE_NAMES,
     TRANSFORM_NAMES,
     procedure_from_name,
     transform_from_name,
 )
-from infalign.quantile.plan import plan
 from infalign.quantile.procedures import BestOfN, Identity, WorstOfN, median_of
 from infalign.quantile.transforms import Exponential, Log
 

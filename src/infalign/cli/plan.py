@@ -14,7 +14,7 @@ from infalign.cli.console import Terminal, print_result, print_table
 from infalign.cli.failing import explained
 
 if TYPE_CHECKING:
-    from infalign.quantile.plan import PlanRow
+    from infalign.planner import PlanRow
     from infalign.quantile.procedures import RankProcedure
     from infalign.quantile.transforms import Transform
 
@@ -191,7 +191,7 @@ def _settings(section: Any) -> dict[str, Any]:
 def _plans(
     procedure: "RankProcedure", kls: Sequence[float], transforms: "Sequence[Transform] | None"
 ) -> "list[tuple[float, list[PlanRow]]]":
-    from infalign.quantile.plan import plan as predicted
+    from infalign.planner import plan as predicted
 
     with Terminal().working("solving for the optimal transform"):
         return [(kl, predicted(procedure, kl, transforms=transforms)) for kl in kls]
