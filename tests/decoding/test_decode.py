@@ -10,6 +10,7 @@ from infalign.decoding import budget_of, decode, decode_stored
 from infalign.evaluation import win_rate_samples
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Sampling
+from infalign.quantile import procedures
 from infalign.quantile.calibration import EmpiricalCalibration
 from infalign.quantile.procedures import BestOfN, Identity, Procedure, WorstOfN, median_of
 
@@ -47,7 +48,7 @@ def test_answers_follow_the_decoded_law(procedure):
     answers = decode(Uniform(), PROMPTS, Number(), procedure, rng=np.random.default_rng(0))
     at = np.sort(values(answers))
     empirical = (np.arange(len(at)) + 0.5) / len(at)
-    assert np.abs(procedure.decoded_cdf(at) - empirical).max() < 0.05
+    assert np.abs(procedure.decoded_cdf(procedures.Uniform(), at) - empirical).max() < 0.05
 
 
 def test_record_holds_everything_and_the_budget():
@@ -89,7 +90,7 @@ class Nearest(Procedure):
     name = "nearest"
     candidates = 3
 
-    def decoded_cdf(self, cdf):
+    def decoded_density(self, mesh, density):
         raise NotImplementedError
 
     def select(self, quantiles, rng):

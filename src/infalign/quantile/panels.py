@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.polynomial import legendre
 
 __all__ = [
+    "ORDER",
     "Numbers",
     "RunningIntegral",
     "TiltedLaw",
@@ -81,9 +82,9 @@ def panel_rule(
 
 
 def running_integral(
-    values: Float[np.ndarray, "M Q"], edges: Float[np.ndarray, "E"]
-) -> Float[np.ndarray, "M Q"]:
-    """∫ from the first edge to each node, of a function given at the nodes of `panel_rule`.
+    values: Float[np.ndarray, "... M Q"], edges: Float[np.ndarray, "E"]
+) -> Float[np.ndarray, "... M Q"]:
+    """∫ from the first edge to each node, of functions given at the nodes of `panel_rule`.
 
     Example:
         >>> nodes, _ = panel_rule(np.array([0.0, 0.5, 1.0]))
@@ -92,8 +93,8 @@ def running_integral(
     """
     half = np.diff(edges)[:, None] / 2
     whole = (values * half) @ _WEIGHTS
-    below = np.concatenate([[0.0], np.cumsum(whole)[:-1]])
-    return below[:, None] + half * (values @ _RUNNING.T)
+    below = np.concatenate([np.zeros((*whole.shape[:-1], 1)), np.cumsum(whole, -1)[..., :-1]], -1)
+    return below[..., None] + half * (values @ _RUNNING.T)
 
 
 def running_matrix(edges: Float[np.ndarray, "E"]) -> Float[np.ndarray, "X X"]:

@@ -1,56 +1,30 @@
-"""Procedures: what is done at inference, as an operator on laws over quantiles.
+"""Rank procedures: what looks only at the order of N candidates.
 
-A procedure is defined once with two faces: what it does to samples (`select`, which candidate is
-answered) and what it does to a law (`decoded_cdf`, the law of the answer's quantile). The two
-faces tell the same story, and a test holds them to it.
-
-Rank procedures look only at the order of N independent candidates. Each is a probability vector p
-over ranks 1 (worst) … N (best); its rank law G(v) = Σ_r p_r I_v(r, N−r+1) acts as T(F) = G∘F.
+Each is a probability vector p over ranks 1 (worst) … N (best). Its rank law
+G(v) = Σ_r p_r I_v(r, N−r+1) acts as T(F) = G∘F, and the answer's density is g(F)·f with g = G′.
 """
 
 import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import final
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
+from infalign.quantile.mesh import Mesh
 from infalign.quantile.panels import Numbers
+from infalign.quantile.procedures.procedure import Law, Procedure, refuse_candidates
 
 __all__ = [
     "BestOfN",
     "Identity",
     "OrderStatistic",
-    "Procedure",
     "RankProcedure",
     "WorstOfN",
     "median_of",
+    "refuse_n",
 ]
-
-
-class Procedure(ABC):
-    """Turns a policy into the law of what it finally answers."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Short and human: what a figure's legend shows."""
-
-    @property
-    @abstractmethod
-    def candidates(self) -> int:
-        """N, the responses sampled for one answer."""
-
-    @abstractmethod
-    def decoded_cdf(self, cdf: Numbers) -> np.ndarray:
-        """T(F): the answer's CDF from the policy's CDF, both on quantiles."""
-
-    @abstractmethod
-    def select(
-        self, quantiles: Float[np.ndarray, "... N"], rng: np.random.Generator
-    ) -> Int[np.ndarray, "..."]:
-        """Index of the candidate that is answered, by the candidates' rewards or quantiles."""
 
 
 class RankProcedure(Procedure):
@@ -69,9 +43,31 @@ class RankProcedure(Procedure):
     def rank_density(self, v: Numbers) -> np.ndarray:
         """g = G′."""
 
+    @abstractmethod
+    def rank_density_slope(self, v: Numbers) -> np.ndarray:
+        """g′."""
+
+    def rank_survival(self, x: Numbers) -> np.ndarray:
+        """1 − G(1 − x), to full relative precision for small x."""
+        x = np.asarray(x, dtype=float)
+        n, terms = self.candidates, enumerate(self.rank_probabilities, start=1)
+        chances = (p * special.betainc(n - r + 1, r, x) for r, p in terms if p > 0)
+        return np.asarray(sum(chances, np.zeros_like(x)))
+
     @final
-    def decoded_cdf(self, cdf: Numbers) -> np.ndarray:
-        return self.rank_cdf(cdf)
+    def decoded_cdf(self, law: Law, u: Numbers) -> np.ndarray:
+        return self.rank_cdf(law.cdf(np.asarray(u, dtype=float)))
+
+    @final
+    def decoded_density(self, mesh: Mesh, density: np.ndarray) -> np.ndarray:
+        return self.rank_density(mesh.below(density)) * density
+
+    @final
+    def first_variation(self, mesh: Mesh, density: np.ndarray, worth: np.ndarray) -> np.ndarray:
+        """ψ = h·g(F) + ∫_u¹ h·g′(F)·f, from W = ∫ h·g(F)·f with F = ∫₀ᵘ f."""
+        cdf = mesh.below(density)
+        later = mesh.above(worth * self.rank_density_slope(cdf) * density)
+        return worth * self.rank_density(cdf) + later
 
     @final
     def select(
@@ -82,18 +78,14 @@ class RankProcedure(Procedure):
         Raises:
             ValueError: if the last axis does not have exactly N entries.
         """
-        quantiles = np.asarray(quantiles)
-        if quantiles.ndim < 1 or quantiles.shape[-1] != self.candidates:
-            raise ValueError(
-                f"{self.name} chooses among {self.candidates} candidates; an array of shape "
-                f"{quantiles.shape} came. The last axis holds the candidates of one answer."
-            )
+        quantiles = refuse_candidates(self, quantiles)
         ranks = rng.choice(self.candidates, size=quantiles.shape[:-1], p=self.rank_probabilities)
         order = np.argsort(quantiles, axis=-1, kind="stable")
         return np.take_along_axis(order, np.asarray(ranks)[..., None], axis=-1)[..., 0]
 
 
-def _refuse_n(n: int, what: str) -> None:
+def refuse_n(n: int, what: str) -> None:
+    """Raise ValueError unless n is a number of candidates."""
     if n != int(n) or n < 1:
         raise ValueError(f"n is {n} in {what}; the number of candidates is an integer ≥ 1.")
 
@@ -121,6 +113,9 @@ class Identity(RankProcedure):
     def rank_density(self, v: Numbers) -> np.ndarray:
         return np.ones_like(np.asarray(v, dtype=float))
 
+    def rank_density_slope(self, v: Numbers) -> np.ndarray:
+        return np.zeros_like(np.asarray(v, dtype=float))
+
 
 @final
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +133,7 @@ class BestOfN(RankProcedure):
     """N ≥ 1."""
 
     def __post_init__(self) -> None:
-        _refuse_n(self.n, "best-of-n")
+        refuse_n(self.n, "best-of-n")
 
     @property
     def name(self) -> str:
@@ -158,6 +153,10 @@ class BestOfN(RankProcedure):
     def rank_density(self, v: Numbers) -> np.ndarray:
         return np.asarray(self.n * np.asarray(v, dtype=float) ** (self.n - 1))
 
+    def rank_density_slope(self, v: Numbers) -> np.ndarray:
+        power = np.asarray(v, dtype=float) ** max(self.n - 2, 0)
+        return np.asarray(self.n * (self.n - 1) * power)
+
 
 @final
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +172,7 @@ class WorstOfN(RankProcedure):
     """N ≥ 1."""
 
     def __post_init__(self) -> None:
-        _refuse_n(self.n, "worst-of-n")
+        refuse_n(self.n, "worst-of-n")
 
     @property
     def name(self) -> str:
@@ -193,6 +192,10 @@ class WorstOfN(RankProcedure):
 
     def rank_density(self, v: Numbers) -> np.ndarray:
         return np.asarray(self.n * (1 - np.asarray(v, dtype=float)) ** (self.n - 1))
+
+    def rank_density_slope(self, v: Numbers) -> np.ndarray:
+        power = (1 - np.asarray(v, dtype=float)) ** max(self.n - 2, 0)
+        return np.asarray(-self.n * (self.n - 1) * power)
 
 
 @final
@@ -251,6 +254,17 @@ class OrderStatistic(RankProcedure):
         )
         return np.asarray(sum(terms, np.zeros_like(v)))
 
+    def rank_density_slope(self, v: Numbers) -> np.ndarray:
+        # g = N·Σ p_r B_{r−1} in Bernstein polynomials of degree N − 1; B′ is a difference of two.
+        v, n = np.asarray(v, dtype=float), self.candidates
+        steps = np.diff(self.rank_probabilities)
+        terms = (
+            s * special.binom(n - 2, r) * v**r * (1 - v) ** (n - 2 - r)
+            for r, s in enumerate(steps)
+            if s
+        )
+        return np.asarray(n * (n - 1) * sum(terms, np.zeros_like(v)))
+
     def _ranks(self) -> list[tuple[int, float]]:
         """Ranks that occur, from 1, with their probabilities."""
         return [(r, float(p)) for r, p in enumerate(self.rank_probabilities, start=1) if p > 0]
@@ -263,7 +277,7 @@ def median_of(n: int) -> OrderStatistic:
         >>> median_of(4).probabilities
         (0.0, 0.5, 0.5, 0.0)
     """
-    _refuse_n(n, "median-of-n")
+    refuse_n(n, "median-of-n")
     p = np.zeros(n)
     p[(n - 1) // 2] += 0.5
     p[n // 2] += 0.5

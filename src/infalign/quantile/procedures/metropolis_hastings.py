@@ -1,0 +1,131 @@
+"""Metropolis–Hastings: n steps of a chain that proposes whole responses of the policy.
+
+Proposals u′ are independent of the current u and accepted with probability min(1, ω(u′)/ω(u)), ω
+increasing: better ones always, worse ones sometimes. The chain leads from the policy f to the tilt
+∝ f·ω. With ω = u^{N−1} (Φ = log u at β = 1/(N−1)) it imitates best-of-N of the reference at any
+number of steps. Its law after each step is exact, two cumulative sums:
+
+    p₀ = f,   p_{t+1}(u) = f(u)·[∫₀ᵘ p_t + ω(u)·∫_u¹ p_t/ω] + p_t(u)·R(u),
+
+R(u) = ∫₀ᵘ f·(1 − ω(v)/ω(u)) dv being the chance that the next proposal is refused.
+"""
+
+import dataclasses
+from typing import final
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from infalign.quantile.mesh import Mesh
+from infalign.quantile.procedures.procedure import Procedure, refuse_candidates
+from infalign.quantile.transforms import Log, Transform, refuse_beta
+
+__all__ = ["MetropolisHastings"]
+
+LOG = Log()
+STEEPEST = 600.0
+"""log ω(1) − log ω(10⁻¹⁰) at most, or 1/ω overflows where the chain still is."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class MetropolisHastings(Procedure):
+    """Start from a sample, propose n more, answer with the chain's last state.
+
+    Args:
+        steps: n ≥ 0; each costs one response.
+        transform: Φ of ω = exp(Φ/β); increasing.
+        beta: β > 0 of ω. 1/(N−1) with Φ = log imitates best-of-N.
+
+    Raises:
+        ValueError: on a negative number of steps, or an ω too steep to be told from best-of-n.
+
+    Reference:
+        Sample, Don't Search: Rethinking Test-Time Alignment for Language Models (arXiv:2504.03790).
+
+    Example:
+        >>> from infalign.quantile.procedures import Uniform
+        >>> chain = MetropolisHastings(steps=200, beta=1 / 3)
+        >>> round(float(chain.decoded_cdf(Uniform(), 0.5)), 6) == 0.5**4
+        True
+    """
+
+    steps: int
+    """n."""
+    transform: Transform = LOG
+    """Φ."""
+    beta: float = 1 / 3
+    """β."""
+
+    def __post_init__(self) -> None:
+        if self.steps != int(self.steps) or self.steps < 0:
+            raise ValueError(f"steps is {self.steps}; a chain makes a whole number of steps ≥ 0.")
+        refuse_beta(self.beta)
+        low, high = self._log_weight(np.array([1e-10, 1.0]))
+        if not high - low < STEEPEST:
+            raise ValueError(
+                f"Φ/β = {self.transform.name}/{self.beta:g} spans {high - low:.4g} nats; a chain "
+                f"is computed up to {STEEPEST:g}. It hardly ever accepts a worse response: use "
+                "best-of-n, or a larger beta."
+            )
+
+    @property
+    def name(self) -> str:
+        return f"mh({self.steps}; {self.transform.name}/{self.beta:.3g})"
+
+    @property
+    def candidates(self) -> int:
+        return self.steps + 1
+
+    def decoded_density(self, mesh: Mesh, density: np.ndarray) -> np.ndarray:
+        weight = self._weight(mesh)
+        refused = _refused(mesh, density, weight)
+        p = density
+        for _ in range(self.steps):
+            p = density * _arrival(mesh, p, weight) + p * refused
+        return p
+
+    def first_variation(self, mesh: Mesh, density: np.ndarray, worth: np.ndarray) -> np.ndarray:
+        weight = self._weight(mesh)
+        refused = _refused(mesh, density, weight)
+        laws = [density]
+        for _ in range(self.steps):
+            laws.append(density * _arrival(mesh, laws[-1], weight) + laws[-1] * refused)
+        later, psi = np.broadcast_to(worth, density.shape), np.zeros_like(density)
+        for p in laws[-2::-1]:  # the adjoint: what a state is worth one step earlier
+            held = later * p
+            psi = psi + later * _arrival(mesh, p, weight)
+            psi = psi + mesh.above(held) - weight * mesh.above(held / weight)
+            onward = mesh.above(later * density) + mesh.below(later * density * weight) / weight
+            later = onward + later * refused
+        return psi + later
+
+    def select(
+        self, quantiles: Float[np.ndarray, "... N"], rng: np.random.Generator
+    ) -> Int[np.ndarray, "..."]:
+        quantiles = refuse_candidates(self, quantiles)
+        weight, log_odds = self._log_weight(quantiles), np.log(rng.random(quantiles.shape))
+        now, state = weight[..., 0], np.zeros(quantiles.shape[:-1], dtype=int)
+        for step in range(1, self.candidates):
+            with np.errstate(invalid="ignore"):  # −∞ − −∞ where Φ(0) = −∞: stay
+                is_accepted = log_odds[..., step] < weight[..., step] - now
+            now = np.where(is_accepted, weight[..., step], now)
+            state = np.where(is_accepted, step, state)
+        return state
+
+    def _log_weight(self, quantiles: np.ndarray) -> np.ndarray:
+        return self.transform(quantiles) / self.beta
+
+    def _weight(self, mesh: Mesh) -> np.ndarray:
+        """ω/ω(1), cut off below where 1/ω overflows."""
+        log_weight = self._log_weight(mesh.quantiles) - self._log_weight(np.ones(1))
+        return np.exp(np.maximum(log_weight, -STEEPEST))
+
+
+def _refused(mesh: Mesh, density: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return mesh.below(density) - mesh.below(density * weight) / weight
+
+
+def _arrival(mesh: Mesh, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Chance that a proposal u is accepted by a state drawn from p."""
+    return mesh.below(p) + weight * mesh.above(p / weight)
