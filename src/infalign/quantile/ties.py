@@ -25,7 +25,7 @@ from infalign.quantile.panels import (
 )
 from infalign.quantile.transforms import Transform, refuse_beta
 
-__all__ = ["Tied", "Ties"]
+__all__ = ["NO_TIES", "Tied", "Ties"]
 
 
 @final
@@ -190,6 +190,10 @@ class Ties:
     def refined(self, edges: Float[np.ndarray, "E"]) -> Float[np.ndarray, "R"]:
         """Panel edges with those of the ties among them, so that no panel has a jump inside."""
         return np.unique(np.concatenate([edges, np.array(self.breaks, dtype=float)]))
+
+
+NO_TIES = Ties()
+"""A continuous reward."""
 
 
 @final
