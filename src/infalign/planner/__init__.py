@@ -4,5 +4,23 @@ Each file answers one question, from the arithmetic on [0,1] alone: nothing is s
 """
 
 from infalign.planner.compare import PlanRow, plan
+from infalign.planner.power import PowerRow, detectable, naive_variance, power, prompts_needed
+from infalign.planner.target import LARGEST_KL, Reach, cheapest, least_kl
+from infalign.planner.variance import Components, components, difference_components
 
-__all__ = ["PlanRow", "plan"]
+__all__ = [
+    "LARGEST_KL",
+    "Components",
+    "PlanRow",
+    "PowerRow",
+    "Reach",
+    "cheapest",
+    "components",
+    "detectable",
+    "difference_components",
+    "least_kl",
+    "naive_variance",
+    "plan",
+    "power",
+    "prompts_needed",
+]
