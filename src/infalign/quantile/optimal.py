@@ -1,122 +1,86 @@
 """Optimal: which transform wins most for a procedure and β (or KL).
 
-The first variation of the win rate after decoding says that the best policy is the tilt by
-Φ(u) = −∫_u¹ g(F(v))·g_ref(v) dv, F being that policy's own CDF: a fixed point. Plain
-fixed-point iteration diverges for small β or large N, so it is solved as the boundary-value problem
-F″ = F′·g(F)·g_ref(u)/β, F(0) = 0, F(1) = 1. Best-of-N and worst-of-N have a one-curve solution
-(:mod:`infalign.quantile.similarity`). For all others a search by shooting brackets the solutions,
-Newton's method polishes them (:mod:`.shooting`, :mod:`.collocation`), and the best one is kept.
+The best policy is the tilt by the first variation of the win rate after decoding, taken at that
+policy itself: a fixed point. For a rank procedure Φ(u) = −∫_u¹ g(F(v))·g_ref(v) dv. Plain
+fixed-point iteration diverges for small β or large N, so three solvers share the work:
 
-Whatever the solver, the solution is checked independently: Φ from F by quadrature, F from Φ.
+- best-of-N and worst-of-N are one curve for every β (:mod:`infalign.quantile.similarity`);
+- two other rank procedures: a search by shooting brackets all solutions of
+  F″ = F′·g(F)·g_ref(u)/β, Newton's method polishes them (:mod:`.shooting`, :mod:`.collocation`);
+- anything else, imperfect judges and ties among them: Newton's method on the first variation
+  (:mod:`.variational`).
+
+Whatever the solver, the solution is checked anew: Φ from F by quadrature, F from Φ.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import final
 
 import numpy as np
+from jaxtyping import Float
 
-from infalign.quantile.panels import Numbers, TiltedLaw
-from infalign.quantile.procedures import RankProcedure
+from infalign.quantile.law_transform import LawTransform
+from infalign.quantile.mesh import NO_TIES
+from infalign.quantile.objective import Objective
+from infalign.quantile.procedures import Procedure, RankProcedure
 from infalign.quantile.shooting import stationary_laws
 from infalign.quantile.similarity import PowerLaw, power_curve
 from infalign.quantile.stationary import StationaryLaw, residual
-from infalign.quantile.transforms import Transform, refuse_beta
+from infalign.quantile.ties import Ties
+from infalign.quantile.transforms import refuse_beta
+from infalign.quantile.variational import self_residual, stationary_law
 
-__all__ = ["Optimal", "optimal_transform"]
+__all__ = ["Optimal", "frontier_of_limits", "optimal_transform"]
 
-TOLERATED = 1e-8
+TOLERATED = 1e-9
 """Largest residual of a solution that is handed out."""
 
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class Optimal(Transform):
+class Optimal(LawTransform):
     """The transform whose tilt at `beta` wins most after decoding. Made by `optimal_transform`.
 
     Normalised to Φ(1) = 0. It depends on β: tilted at another β it is a transform like any other,
-    no longer the optimal one.
+    no longer the optimal one. It increases, but where a quantile procedure makes a worse response
+    worth more (just below the threshold of rewind-and-repeat).
     """
 
-    procedure: RankProcedure
+    procedure: Procedure
     """Decodes the aligned policy."""
-    reference_procedure: RankProcedure
+    reference_procedure: Procedure
     """Decodes the reference."""
     law_at_beta: StationaryLaw = dataclasses.field(repr=False)
     """The solution it was made from."""
     residual: float
-    """sup |F − F_new| of the independent check. ≤ 1e-8."""
+    """sup |F − F_new| of the check. ≤ 1e-9."""
+    agreement: float = 1.0
+    """ρ of the selecting and the judging reward."""
+    ties: Ties = NO_TIES
+    """Of the selecting reward."""
 
     @property
     def name(self) -> str:
         return "optimal"
 
     @property
-    def beta(self) -> float:
-        """The KL coefficient it is optimal at."""
-        return self.law_at_beta.beta
-
-    @property
-    def kl(self) -> float:
-        """KL of its tilt at `beta`. Nats."""
-        return self.law_at_beta.kl
-
-    @property
-    def win_rate(self) -> float:
-        """Win rate after decoding of its tilt at `beta`: the frontier W*(KL)."""
-        return self.law_at_beta.win_rate
-
-    @property
-    def top(self) -> float:
-        """log f(1) = −log Z(β), since Φ(1) = 0. Nats."""
-        return float(self.law_at_beta.evaluate(np.ones(1), np.zeros(1))[0][0])
-
-    def __call__(self, u: Numbers) -> np.ndarray:
-        return np.asarray(self.beta * np.minimum(self._evaluate(u)[0] - self.top, 0.0))
-
-    def log_partition(self, beta: float) -> float:
-        return -self.top if beta == self.beta else self._elsewhere(beta).log_mass
-
-    def tilted_cdf(self, u: Numbers, beta: float) -> np.ndarray:
-        if beta == self.beta:
-            return self._evaluate(u)[1]
-        return self._elsewhere(beta).cdf(np.asarray(u, dtype=float))
-
-    def tilted_kl(self, beta: float) -> float:
-        return self.kl if beta == self.beta else self._elsewhere(beta).kl
-
-    def known_beta(self, kl: float) -> float | None:
-        return self.beta if abs(kl - self.kl) <= 1e-12 * self.kl else None
-
-    def _evaluate(self, u: Numbers) -> tuple[np.ndarray, np.ndarray]:
-        """log f and F at its own β, for any shape of u."""
-        u = np.asarray(u, dtype=float)
-        log_f, cdf = self.law_at_beta.evaluate(u.ravel(), 1 - u.ravel())
-        return log_f.reshape(u.shape), cdf.reshape(u.shape)
-
-    def _elsewhere(self, beta: float) -> TiltedLaw:
-        """The law at another β, refused where u has no digits left to integrate over.
-
-        Since Φ ≤ 0, the mass between the last floating-point number and 1 is at most 1e-16/Z.
-        """
-        refuse_beta(beta)
-        law = self.law(beta)
-        if law.log_mass < -16:
-            raise ValueError(
-                f"The optimal transform for {self.procedure.name} at KL {self.kl:.3g} was asked "
-                f"for at β = {beta:.4g}, not its own {self.beta:.4g}; there its density reaches "
-                f"1e{-law.log_mass / np.log(10):.0f} at u = 1, which floating point does not "
-                "resolve. Solve anew for that β."
-            )
-        return law
+    def breaks(self) -> tuple[float, ...]:
+        objective = Objective.of(
+            self.procedure, self.reference_procedure, self.agreement, self.ties
+        )
+        return objective.breaks
 
 
 def optimal_transform(
-    procedure: RankProcedure,
+    procedure: Procedure,
     *,
     beta: float | None = None,
     kl: float | None = None,
-    reference_procedure: RankProcedure | None = None,
+    reference_procedure: Procedure | None = None,
+    agreement: float = 1.0,
+    ties: Ties = NO_TIES,
 ) -> Optimal:
     """The transform that wins most after decoding, at a given β or a given KL.
 
@@ -125,13 +89,17 @@ def optimal_transform(
         beta: KL coefficient, > 0; or
         kl: KL from the reference in nats, > 0. Exactly one of the two.
         reference_procedure: decodes the reference; the same procedure where None.
+        agreement: ρ in (0,1], rank correlation of the reward that selects (and is trained on) and
+            the gold reward that judges; the win rate is the judge's.
+        ties: where the selecting reward is equal.
 
     Returns:
         Φ with Φ(1) = 0, carrying `.beta`, `.kl`, `.win_rate` and `.residual`.
 
     Raises:
-        ValueError: unless exactly one of β and KL is given and positive; if the KL is out of reach.
-        ArithmeticError: if no solution passes the independent check to 1e-8.
+        ValueError: unless exactly one of β and KL is given and positive; if the KL is out of
+            reach; if the judge does not agree at all.
+        ArithmeticError: if no solution passes the independent check to 1e-9.
 
     Reference:
         InfAlign: Inference-aware language model alignment (arXiv:2412.19792), Theorem 1.
@@ -151,28 +119,98 @@ def optimal_transform(
         refuse_beta(beta)
     if kl is not None and not (kl > 0 and np.isfinite(kl)):
         raise ValueError(f"kl is {kl}; the KL from the reference must be positive, in nats.")
-    return _solved(procedure, reference_procedure or procedure, beta, kl)
+    if not agreement > 0:
+        raise ValueError(
+            f"agreement is {agreement}; a reward that does not rank like the judge is not worth "
+            "training on, and has no optimal transform. It must be above 0 and at most 1."
+        )
+    _refuse_kl_of_ties(kl, ties)
+    reference = reference_procedure or procedure
+    return _solved(procedure, reference, float(agreement), ties, beta, kl)
+
+
+def frontier_of_limits(
+    procedure: Procedure,
+    kls: Sequence[float],
+    reference_procedure: Procedure | None = None,
+    agreement: float = 1.0,
+    ties: Ties = NO_TIES,
+) -> Float[np.ndarray, "F"]:
+    """W* at each KL > 0: `optimal_transform(...).win_rate`, but each law starts from its neighbour.
+
+    Only the farthest is checked, and searched for beside the neighbour; where that search finds a
+    better law, all are searched.
+    """
+    reference = reference_procedure or procedure
+    if not len(kls):
+        return np.empty(0)
+    last = optimal_transform(
+        procedure, kl=max(kls), reference_procedure=reference, agreement=agreement, ties=ties
+    )
+    if isinstance(last.law_at_beta, PowerLaw):
+        curve = last.law_at_beta.curve
+        return np.array([PowerLaw(curve, curve.end_for_kl(kl)).win_rate for kl in kls])
+    objective, found, law = Objective.of(procedure, reference, agreement, ties), {}, None
+    for kl in sorted(set(kls)):
+        law = stationary_law(objective, kl=kl, near=law, search=False)
+        found[kl] = law.win_rate
+    if found[max(kls)] < last.win_rate - 1e-9:
+        found = {kl: stationary_law(objective, kl=kl).win_rate for kl in found}
+    return np.array([found[kl] for kl in kls])
+
+
+def _refuse_kl_of_ties(kl: float | None, ties: Ties) -> None:
+    """All mass on the best tie, of mass m, is a KL of log 1/m: no transform goes further."""
+    if kl is None or not ties or ties.ends[-1] < 1:
+        return
+    largest = -float(np.log1p(-ties.starts[-1]))
+    if kl >= largest:
+        raise ValueError(
+            f"A KL of {kl} nats was asked for; the best responses are tied and have probability "
+            f"{1 - ties.starts[-1]:.4g}, so less than {largest:.6g} nats can be used. Ask for less."
+        )
 
 
 @lru_cache(maxsize=256)
 def _solved(
-    procedure: RankProcedure, reference: RankProcedure, beta: float | None, kl: float | None
+    procedure: Procedure,
+    reference: Procedure,
+    agreement: float,
+    ties: Ties,
+    beta: float | None,
+    kl: float | None,
 ) -> Optimal:
+    checked = []
+    if agreement == 1 and not ties:
+        checked = _rank_laws(procedure, reference, beta, kl)
+    sound = [(law, r) for law, r in checked if r <= TOLERATED and _is_asked_for(law, beta, kl)]
+    if not sound:
+        objective = Objective.of(procedure, reference, agreement, ties)
+        law = stationary_law(objective, kl=kl, beta=beta)
+        sound = [(law, self_residual(objective, law))]
+        if not (sound[0][1] <= TOLERATED and _is_asked_for(law, beta, kl)):
+            asked = f"β = {beta}" if kl is None else f"KL = {kl} nats"
+            raise ArithmeticError(
+                f"No optimal transform for {procedure.name} against {reference.name} at {asked} "
+                f"was found to a residual of {TOLERATED:g} (residuals "
+                f"{[float(f'{r:.1e}') for _, r in [*checked, *sound]]}). Ask for a smaller KL, or "
+                "use exponential."
+            )
+    # At equal β the objective decides, at equal KL the win rate; both are this.
+    law, r = max(sound, key=lambda pair: pair[0].win_rate - (beta or 0.0) * pair[0].kl)
+    return Optimal(procedure, reference, law, r, agreement, ties)
+
+
+def _rank_laws(
+    procedure: Procedure, reference: Procedure, beta: float | None, kl: float | None
+) -> list[tuple[StationaryLaw, float]]:
+    """Laws of two rank procedures with their residuals, by the solvers made for them."""
+    if not (isinstance(procedure, RankProcedure) and isinstance(reference, RankProcedure)):
+        return []
     laws = _power_laws(procedure, reference, beta, kl)
     if laws is None:
         laws = stationary_laws(procedure, reference, beta=beta, kl=kl)
-    checked = [(law, residual(law, procedure, reference)) for law in laws]
-    sound = [(law, r) for law, r in checked if r <= TOLERATED and _is_asked_for(law, beta, kl)]
-    if not sound:
-        asked = f"β = {beta}" if kl is None else f"KL = {kl} nats"
-        raise ArithmeticError(
-            f"No optimal transform for {procedure.name} against {reference.name} at {asked} was "
-            f"found to a residual of {TOLERATED:g} ({len(checked)} candidates, residuals "
-            f"{[float(f'{r:.1e}') for _, r in checked]}). Ask for a smaller KL, or use exponential."
-        )
-    # At equal β the objective decides, at equal KL the win rate; both are this.
-    law, r = max(sound, key=lambda pair: pair[0].win_rate - (beta or 0.0) * pair[0].kl)
-    return Optimal(procedure, reference, law, r)
+    return [(law, residual(law, procedure, reference)) for law in laws]
 
 
 def _is_asked_for(law: StationaryLaw, beta: float | None, kl: float | None) -> bool:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.polynomial import legendre
 
 __all__ = [
+    "NODES",
     "ORDER",
     "Numbers",
     "RunningIntegral",
@@ -22,6 +23,7 @@ __all__ = [
     "graded_edges",
     "legendre_coefficients",
     "panel_rule",
+    "panel_running",
     "refined_edges",
     "running_integral",
     "running_matrix",
@@ -49,9 +51,9 @@ def _running_integral_matrix(nodes: np.ndarray, weights: np.ndarray) -> np.ndarr
     return running @ to_coefficients
 
 
-_NODES, _WEIGHTS = legendre.leggauss(ORDER)
-_RUNNING = _running_integral_matrix(_NODES, _WEIGHTS)
-_TO_LEGENDRE = np.linalg.inv(legendre.legvander(_NODES, ORDER - 1))
+NODES, _WEIGHTS = legendre.leggauss(ORDER)
+_RUNNING = _running_integral_matrix(NODES, _WEIGHTS)
+_TO_LEGENDRE = np.linalg.inv(legendre.legvander(NODES, ORDER - 1))
 """Values at the nodes → Legendre coefficients."""
 
 
@@ -78,7 +80,7 @@ def panel_rule(
         0.25
     """
     half = np.diff(edges)[:, None] / 2
-    return edges[:-1, None] + half * (_NODES + 1), half * _WEIGHTS
+    return edges[:-1, None] + half * (NODES + 1), half * _WEIGHTS
 
 
 def running_integral(
@@ -95,6 +97,16 @@ def running_integral(
     whole = (values * half) @ _WEIGHTS
     below = np.concatenate([np.zeros((*whole.shape[:-1], 1)), np.cumsum(whole, -1)[..., :-1]], -1)
     return below[..., None] + half * (values @ _RUNNING.T)
+
+
+def panel_running(*, mirrored: bool) -> tuple[Float[np.ndarray, "Q Q"], Float[np.ndarray, "Q"]]:
+    """On [−1,1]: values at the nodes → integrals from −1 to the nodes, and → the value at 1.
+
+    Mirrored: integrals from the nodes to 1, and the value at −1.
+    """
+    if mirrored:
+        return _RUNNING[::-1, ::-1], (-1.0) ** np.arange(ORDER) @ _TO_LEGENDRE
+    return _RUNNING, _TO_LEGENDRE.sum(axis=0)
 
 
 def running_matrix(edges: Float[np.ndarray, "E"]) -> Float[np.ndarray, "X X"]:
@@ -124,7 +136,7 @@ def refined_edges(
     fresh, settled, last, total = np.stack([edges[:-1], edges[1:]], axis=1), [], edges[-1], 0.0
     while len(fresh):
         width = np.diff(fresh, axis=1)
-        values = integrand(fresh[:, :1] + width / 2 * (_NODES + 1))
+        values = integrand(fresh[:, :1] + width / 2 * (NODES + 1))
         total = max(total, float(np.sum(values * width / 2 * _WEIGHTS)))
         tail = np.abs(values @ _TO_LEGENDRE[-2:].T).max(axis=1) * width[:, 0]
         noise = 1e-14 * fresh[:, 1] * np.abs(values).max(axis=1)
@@ -173,15 +185,16 @@ class TiltedLaw:
     """∫ exp(h − top)."""
 
     @classmethod
-    def of(cls, exponent: Function) -> "TiltedLaw":
-        """Integrate exp(exponent)."""
+    def of(cls, exponent: Function, breaks: Sequence[float] = ()) -> "TiltedLaw":
+        """Integrate exp(exponent), which may jump at the breaks."""
         top = float(exponent(np.ones(1))[0])
         if not np.isfinite(top):
             raise ValueError(
                 f"Φ(1)/β is {top}; it must be finite, because the tilted density is scaled by its "
                 "value at u = 1. Use a transform that is bounded above and a β that is not tiny."
             )
-        edges = refined_edges(lambda u: np.exp(exponent(u) - top), graded_edges())
+        edges = np.unique(np.append(graded_edges(), breaks))
+        edges = refined_edges(lambda u: np.exp(exponent(u) - top), edges)
         nodes, weights = panel_rule(edges)
         mass = float(np.sum(np.exp(exponent(nodes) - top) * weights))
         return cls(exponent, top, edges, nodes, weights, mass)
@@ -218,7 +231,7 @@ class TiltedLaw:
         panel = np.clip(np.searchsorted(self.edges, u, side="right") - 1, 0, len(sums) - 1)
         start = self.edges[panel]
         half = (u - start)[..., None] / 2
-        part = (self.density(start[..., None] + half * (_NODES + 1)) * half * _WEIGHTS).sum(axis=-1)
+        part = (self.density(start[..., None] + half * (NODES + 1)) * half * _WEIGHTS).sum(axis=-1)
         return np.asarray(np.clip(below[panel] + part, 0.0, 1.0))
 
 
@@ -252,9 +265,10 @@ class RunningIntegral:
     """Legendre coefficients of A on each panel."""
 
     @classmethod
-    def of(cls, function: Function) -> "RunningIntegral":
-        """Tabulate the integral of a function."""
-        edges = refined_edges(lambda u: np.abs(function(u)), graded_edges())
+    def of(cls, function: Function, breaks: Sequence[float] = ()) -> "RunningIntegral":
+        """Tabulate the integral of a function, which may jump at the breaks."""
+        edges = np.unique(np.append(graded_edges(), breaks))
+        edges = refined_edges(lambda u: np.abs(function(u)), edges)
         nodes, _ = panel_rule(edges)
         half = np.diff(edges) / 2
         local = legendre.legint(legendre_coefficients(function(nodes)), lbnd=-1) * half

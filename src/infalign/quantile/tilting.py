@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import brentq
 
+from infalign.quantile.mesh import Mesh
 from infalign.quantile.panels import Numbers
 from infalign.quantile.transforms import Transform, refuse_beta
 
@@ -77,6 +78,12 @@ class TiltedPolicy:
     def cdf(self, u: Numbers) -> np.ndarray:
         """F(u)."""
         return self.transform.tilted_cdf(u, self.beta)
+
+    def density_on(self, mesh: Mesh) -> Float[np.ndarray, "X"]:
+        """f at a mesh's points, summing to 1 there; digits next to u = 1 are kept."""
+        exponent = self.transform.tilted_exponent(mesh.u, mesh.x, self.beta)
+        density = np.exp(exponent - exponent.max())
+        return density / mesh.integral(density)
 
     def sample(self, size: int | tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """Quantiles of independent responses of the aligned policy."""

@@ -46,6 +46,11 @@ class Transform(ABC):
     def __call__(self, u: Numbers) -> np.ndarray:
         """Φ(u), dimensionless, elementwise; u in [0,1]."""
 
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """Quantiles at which Φ jumps; integrals are cut there."""
+        return ()
+
     def log_partition(self, beta: float) -> float:
         """log Z(β) = log ∫₀¹ exp(Φ(u)/β) du. Nats."""
         return self.law(beta).log_mass
@@ -62,6 +67,10 @@ class Transform(ABC):
     def tilted_kl(self, beta: float) -> float:
         """∫ f log f of the tilted density. Nats."""
         return self.law(beta).kl
+
+    def tilted_exponent(self, u: np.ndarray, x: np.ndarray, beta: float) -> np.ndarray:
+        """Φ(u)/β up to a constant, at u = 1 − x: for members that know it better next to 1."""
+        return self(u) / beta
 
     def known_beta(self, kl: float) -> float | None:
         """The β at which the tilt has this KL, where it is known without a search."""
@@ -128,7 +137,7 @@ class Transform(ABC):
 
     def _posterior_means(self, k: int) -> np.ndarray:
         """`rank_means` by quadrature; members with a closed form replace it."""
-        nodes, weights = panel_rule(graded_edges(inner=64))
+        nodes, weights = panel_rule(np.unique(np.append(graded_edges(inner=64), self.breaks)))
         nodes, weights, rank = nodes.ravel(), weights.ravel(), np.arange(k + 1)[:, None]
         log_beta = special.betaln(rank + 1, k - rank + 1)
         log_density = rank * np.log(nodes) + (k - rank) * np.log1p(-nodes) - log_beta
@@ -137,12 +146,12 @@ class Transform(ABC):
 
 @lru_cache(maxsize=256)
 def _law(transform: Transform, beta: float) -> TiltedLaw:
-    return TiltedLaw.of(lambda u: transform(u) / beta)
+    return TiltedLaw.of(lambda u: transform(u) / beta, transform.breaks)
 
 
 @lru_cache(maxsize=256)
 def _running_integral(transform: Transform) -> RunningIntegral:
-    return RunningIntegral.of(transform)
+    return RunningIntegral.of(transform, transform.breaks)
 
 
 @lru_cache(maxsize=256)

@@ -10,46 +10,71 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from infalign.quantile.optimal import optimal_transform
-from infalign.quantile.panels import graded_edges, panel_rule
-from infalign.quantile.procedures import RankProcedure
+from infalign.quantile.mesh import FINE, NO_TIES, Mesh
+from infalign.quantile.objective import Objective
+from infalign.quantile.optimal import Optimal, frontier_of_limits
+from infalign.quantile.procedures import Procedure, RankProcedure
+from infalign.quantile.ties import Tied, Ties
 from infalign.quantile.tilting import TiltedPolicy, beta_for_kl
 from infalign.quantile.transforms import Transform
 
-__all__ = ["atomic_win_rate", "frontier", "reference_win_rate", "win_rate"]
+__all__ = ["atomic_win_rate", "averaged_over", "frontier", "reference_win_rate", "win_rate"]
 
 
 def win_rate(
     policy: TiltedPolicy,
-    procedure: RankProcedure,
-    reference_procedure: RankProcedure | None = None,
+    procedure: Procedure,
+    reference_procedure: Procedure | None = None,
+    *,
+    agreement: float = 1.0,
+    ties: Ties = NO_TIES,
 ) -> float:
     """W of the tilted policy against the reference, in [0,1].
 
-    W = 1 − ∫ G(F(u)) g_ref(u) du.
+    W = 1 − ∫ loss dT(F); for rank procedures and one reward 1 − ∫ G(F(u)) g_ref(u) du.
 
     Args:
-        policy: the aligned policy on [0,1].
+        policy: the aligned policy on [0,1]. Its transform is averaged over ties, as in training.
         procedure: decodes the aligned policy.
         reference_procedure: decodes the reference; the same procedure where None.
+        agreement: ρ in [−1,1], rank correlation of the reward that selects and the one that judges.
+        ties: where the selecting reward is equal.
 
     Example:
         >>> from infalign.quantile.procedures import BestOfN
         >>> from infalign.quantile.transforms import Log
-        >>> round(win_rate(TiltedPolicy(Log(), beta=1 / 3), BestOfN(7)), 12)
+        >>> policy = TiltedPolicy(Log(), beta=1 / 3)
+        >>> round(win_rate(policy, BestOfN(7)), 12)
         0.8
+        >>> round(win_rate(policy, BestOfN(7), agreement=0.5), 3)  # by a judge who half agrees
+        0.606
     """
-    reference_procedure = reference_procedure or procedure
-    law = policy.transform.law(policy.beta)
-    lost = procedure.rank_cdf(policy.cdf(law.nodes)) * reference_procedure.rank_density(law.nodes)
-    return float(1 - np.sum(law.weights * lost))
+    reference = reference_procedure or procedure
+    is_plain = agreement == 1 and not ties
+    if is_plain and isinstance(procedure, RankProcedure) and isinstance(reference, RankProcedure):
+        law = policy.transform.law(policy.beta)
+        lost = procedure.rank_cdf(policy.cdf(law.nodes)) * reference.rank_density(law.nodes)
+        return float(1 - np.sum(law.weights * lost))
+    objective = Objective.of(procedure, reference, agreement, ties)
+    policy = TiltedPolicy(averaged_over(ties, policy.transform), policy.beta)
+    mesh = Mesh.of(FINE, (*objective.breaks, *policy.transform.breaks), ties)
+    return float(objective.win_rate(mesh, policy.density_on(mesh)))
+
+
+def averaged_over(ties: Ties, transform: Transform) -> Transform:
+    """What training sees of a transform where the reward is tied: its mean over each tie."""
+    is_flat = isinstance(transform, Tied | Optimal) and transform.ties == ties
+    return transform if is_flat or not ties else Tied(transform, ties)
 
 
 def frontier(
-    procedure: RankProcedure,
+    procedure: Procedure,
     kls: Sequence[float],
     transform: str | Transform = "optimal",
-    reference_procedure: RankProcedure | None = None,
+    reference_procedure: Procedure | None = None,
+    *,
+    agreement: float = 1.0,
+    ties: Ties = NO_TIES,
 ) -> Float[np.ndarray, "F"]:
     """Win rate after decoding at each KL: of one transform, or the limit W*(KL) of "optimal".
 
@@ -60,6 +85,11 @@ def frontier(
         kls: KL from the reference, nats, ≥ 0.
         transform: a transform, or "optimal" for the largest win rate any policy can have.
         reference_procedure: decodes the reference; the same procedure where None.
+        agreement: ρ, rank correlation of the reward that selects and the one that judges.
+        ties: where the selecting reward is equal.
+
+    Raises:
+        ValueError: on a negative KL, or one out of reach.
 
     Example:
         >>> from infalign.quantile.procedures import BestOfN
@@ -73,22 +103,27 @@ def frontier(
         raise ValueError(
             f"transform is {transform!r}; give a transform object, or 'optimal' for the limit."
         )
-    nowhere = reference_win_rate(procedure, reference_procedure)
-    rates = []
-    for kl in map(float, kls):
-        if kl == 0:
-            rates.append(nowhere)
-        elif isinstance(transform, Transform):
-            policy = TiltedPolicy(transform, beta_for_kl(transform, kl))
-            rates.append(win_rate(policy, procedure, reference_procedure))
-        else:
-            best = optimal_transform(procedure, kl=kl, reference_procedure=reference_procedure)
-            rates.append(best.win_rate)
-    return np.array(rates, dtype=float)
+    kls = [float(kl) for kl in kls]
+    settings = {"agreement": agreement, "ties": ties}
+    rates = np.full(len(kls), reference_win_rate(procedure, reference_procedure, **settings))
+    ahead = [place for place, kl in enumerate(kls) if kl != 0]
+    if isinstance(transform, Transform):
+        flat = averaged_over(ties, transform)
+        for place in ahead:
+            policy = TiltedPolicy(flat, beta_for_kl(flat, kls[place]))
+            rates[place] = win_rate(policy, procedure, reference_procedure, **settings)
+    else:
+        asked = [kls[place] for place in ahead]
+        rates[ahead] = frontier_of_limits(procedure, asked, reference_procedure, **settings)
+    return rates
 
 
 def reference_win_rate(
-    procedure: RankProcedure, reference_procedure: RankProcedure | None = None
+    procedure: Procedure,
+    reference_procedure: Procedure | None = None,
+    *,
+    agreement: float = 1.0,
+    ties: Ties = NO_TIES,
 ) -> float:
     """Win rate of the reference decoded by `procedure` against itself decoded by the other one.
 
@@ -99,9 +134,9 @@ def reference_win_rate(
     """
     if reference_procedure is None or reference_procedure == procedure:
         return 0.5
-    u, weights = panel_rule(graded_edges(smallest=2.0**-20, inner=64))
-    lost = procedure.rank_cdf(u) * reference_procedure.rank_density(u)
-    return float(1 - np.sum(weights * lost))
+    objective = Objective.of(procedure, reference_procedure, agreement, ties)
+    mesh = objective.mesh(FINE)
+    return float(objective.win_rate(mesh, np.ones_like(mesh.u)))
 
 
 def atomic_win_rate(

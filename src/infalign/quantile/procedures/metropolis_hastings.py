@@ -16,6 +16,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Int
 
+from infalign.quantile.decaying import Decaying
 from infalign.quantile.mesh import Mesh
 from infalign.quantile.procedures.procedure import Procedure, refuse_candidates
 from infalign.quantile.transforms import Log, Transform, refuse_beta
@@ -23,8 +24,6 @@ from infalign.quantile.transforms import Log, Transform, refuse_beta
 __all__ = ["MetropolisHastings"]
 
 LOG = Log()
-STEEPEST = 600.0
-"""log ω(1) − log ω(10⁻¹⁰) at most, or 1/ω overflows where the chain still is."""
 
 
 @final
@@ -38,7 +37,7 @@ class MetropolisHastings(Procedure):
         beta: β > 0 of ω. 1/(N−1) with Φ = log imitates best-of-N.
 
     Raises:
-        ValueError: on a negative number of steps, or an ω too steep to be told from best-of-n.
+        ValueError: on a negative number of steps, or a β that is not positive.
 
     Reference:
         Sample, Don't Search: Rethinking Test-Time Alignment for Language Models (arXiv:2504.03790).
@@ -61,13 +60,6 @@ class MetropolisHastings(Procedure):
         if self.steps != int(self.steps) or self.steps < 0:
             raise ValueError(f"steps is {self.steps}; a chain makes a whole number of steps ≥ 0.")
         refuse_beta(self.beta)
-        low, high = self._log_weight(np.array([1e-10, 1.0]))
-        if not high - low < STEEPEST:
-            raise ValueError(
-                f"Φ/β = {self.transform.name}/{self.beta:g} spans {high - low:.4g} nats; a chain "
-                f"is computed up to {STEEPEST:g}. It hardly ever accepts a worse response: use "
-                "best-of-n, or a larger beta."
-            )
 
     @property
     def name(self) -> str:
@@ -78,25 +70,24 @@ class MetropolisHastings(Procedure):
         return self.steps + 1
 
     def decoded_density(self, mesh: Mesh, density: np.ndarray) -> np.ndarray:
-        weight = self._weight(mesh)
-        refused = _refused(mesh, density, weight)
+        decaying = self._decaying(mesh)
+        refused = mesh.below(density) - decaying.below(density)
         p = density
         for _ in range(self.steps):
-            p = density * _arrival(mesh, p, weight) + p * refused
+            p = density * (mesh.below(p) + decaying.above(p)) + p * refused
         return p
 
     def first_variation(self, mesh: Mesh, density: np.ndarray, worth: np.ndarray) -> np.ndarray:
-        weight = self._weight(mesh)
-        refused = _refused(mesh, density, weight)
-        laws = [density]
+        decaying = self._decaying(mesh)
+        refused, laws, arrivals = mesh.below(density) - decaying.below(density), [density], []
         for _ in range(self.steps):
-            laws.append(density * _arrival(mesh, laws[-1], weight) + laws[-1] * refused)
+            arrivals.append(mesh.below(laws[-1]) + decaying.above(laws[-1]))
+            laws.append(density * arrivals[-1] + laws[-1] * refused)
         later, psi = np.broadcast_to(worth, density.shape), np.zeros_like(density)
-        for p in laws[-2::-1]:  # the adjoint: what a state is worth one step earlier
-            held = later * p
-            psi = psi + later * _arrival(mesh, p, weight)
-            psi = psi + mesh.above(held) - weight * mesh.above(held / weight)
-            onward = mesh.above(later * density) + mesh.below(later * density * weight) / weight
+        for p, arrival in zip(laws[-2::-1], arrivals[::-1], strict=True):
+            # The adjoint: what a state is worth one step earlier, and what a proposal adds.
+            psi = psi + later * arrival + mesh.above(later * p) - decaying.above(later * p)
+            onward = mesh.above(later * density) + decaying.below(later * density)
             later = onward + later * refused
         return psi + later
 
@@ -116,16 +107,8 @@ class MetropolisHastings(Procedure):
     def _log_weight(self, quantiles: np.ndarray) -> np.ndarray:
         return self.transform(quantiles) / self.beta
 
-    def _weight(self, mesh: Mesh) -> np.ndarray:
-        """ω/ω(1), cut off below where 1/ω overflows."""
-        log_weight = self._log_weight(mesh.quantiles) - self._log_weight(np.ones(1))
-        return np.exp(np.maximum(log_weight, -STEEPEST))
-
-
-def _refused(mesh: Mesh, density: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return mesh.below(density) - mesh.below(density * weight) / weight
-
-
-def _arrival(mesh: Mesh, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Chance that a proposal u is accepted by a state drawn from p."""
-    return mesh.below(p) + weight * mesh.above(p / weight)
+    def _decaying(self, mesh: Mesh) -> Decaying:
+        kept = mesh.__dict__.setdefault("_decaying", {})  # as long as the mesh they belong to
+        if self not in kept:
+            kept[self] = Decaying(mesh, self._log_weight(mesh.quantiles))
+        return kept[self]

@@ -6,7 +6,8 @@ being chosen among N − 1 others is E[c/(c + S)], S the sum of theirs. Writing
 
     t(u) = N·f(u)·∫₀^∞ c·e^{−sc}·L(s)^{N−1} ds,      L(s) = ∫ f·e^{−sc} du.
 
-In log s the integrand dies doubly exponentially on both sides, so the trapezoid rule has all digits.
+In log s the integrand dies doubly exponentially on both sides, so the trapezoid rule has all
+digits.
 """
 
 import dataclasses
