@@ -9,9 +9,16 @@ from infalign.quantile.calibration import Calibration, EmpiricalCalibration
 from infalign.quantile.optimal import Optimal, optimal_transform
 from infalign.quantile.procedures import (
     BestOfN,
+    MetropolisHastings,
     OrderStatistic,
+    Procedure,
+    RandomCount,
     RankProcedure,
+    RewindAndRepeat,
+    SoftBestOfN,
     WorstOfN,
+    best_of_geometric,
+    best_of_poisson,
     median_of,
 )
 from infalign.quantile.tilting import TiltedPolicy
@@ -22,7 +29,7 @@ CALIBRATIONS: dict[str, Callable[[tuple[str, ...], np.ndarray], Calibration]] = 
 }
 """Made from prompt ids and the rewards of K reference rollouts."""
 
-PROCEDURES: tuple[RankProcedure, ...] = (
+RANK_PROCEDURES: tuple[RankProcedure, ...] = (
     procedures.Identity(),
     BestOfN(1),
     BestOfN(2),
@@ -34,7 +41,27 @@ PROCEDURES: tuple[RankProcedure, ...] = (
     median_of(5),
     OrderStatistic((0.2, 0.3, 0.5)),
     OrderStatistic((0.0, 0.0, 1.0, 0.0)),
+    RandomCount((0.3, 0.0, 0.5, 0.2), "worst"),
+    RandomCount((0.0, 0.5, 0.5), "median"),
+    best_of_poisson(3.0),
+    best_of_geometric(2.0),
 )
+
+QUANTILE_PROCEDURES: tuple[Procedure, ...] = (
+    RewindAndRepeat(0.7, 1),
+    RewindAndRepeat(0.5, 4),
+    RewindAndRepeat(0.9, 16),
+    SoftBestOfN(1, 0.1),
+    SoftBestOfN(4, 0.1),
+    SoftBestOfN(16, 0.02),
+    SoftBestOfN(4, 3.0),
+    MetropolisHastings(0),
+    MetropolisHastings(4),
+    MetropolisHastings(16, beta=1 / 15),
+    MetropolisHastings(3, Exponential(5.0), 0.2),
+)
+
+PROCEDURES: tuple[Procedure, ...] = RANK_PROCEDURES + QUANTILE_PROCEDURES
 
 TRANSFORMS: tuple[Transform, ...] = (
     transforms.Identity(),
@@ -46,6 +73,8 @@ TRANSFORMS: tuple[Transform, ...] = (
     optimal_transform(BestOfN(16), kl=0.5),
     optimal_transform(WorstOfN(4), kl=0.5),
     optimal_transform(median_of(3), kl=0.2),
+    optimal_transform(SoftBestOfN(4, 0.1), kl=0.5),
+    optimal_transform(BestOfN(4), kl=0.5, agreement=0.5),
 )
 
 POLICIES: tuple[TiltedPolicy, ...] = (

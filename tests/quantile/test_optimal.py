@@ -87,6 +87,7 @@ def test_nothing_is_handed_out_that_fails_the_check(monkeypatch):
     from infalign.quantile import optimal as module
 
     monkeypatch.setattr(module, "residual", lambda *_: 1e-3)
+    monkeypatch.setattr(module, "self_residual", lambda *_: 1e-3)
     with pytest.raises(ArithmeticError, match="residual"):
         optimal_transform(BestOfN(3), kl=0.123456)
 

@@ -81,7 +81,7 @@ class Decaying:
         return self._operators(np.append(self._ascent[1], 0.0), mirrored=True)
 
     def _operators(self, jumps: np.ndarray, *, mirrored: bool) -> tuple[np.ndarray, ...]:
-        """Per panel: from q to J, from J where it begins to J; to J where it ends; and the jumps."""
+        """Per panel: q to J, J where it begins to J, J to J where it ends; and the jumps."""
         running, end = panel_running(mirrored=mirrored)
         half = np.diff(self.mesh.edges)[:, None, None] / 2
         inverses = np.linalg.inv(np.eye(ORDER) + half * running * self._ascent[0][:, None, :])

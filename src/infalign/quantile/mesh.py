@@ -18,7 +18,13 @@ from jaxtyping import Float
 from numpy.polynomial import legendre
 from scipy import special
 
-from infalign.quantile.panels import ORDER, legendre_coefficients, panel_rule, running_integral
+from infalign.quantile.panels import (
+    NODES,
+    ORDER,
+    legendre_coefficients,
+    panel_rule,
+    running_integral,
+)
 from infalign.quantile.ties import Ties
 
 __all__ = ["COARSE", "FINE", "Mesh"]
@@ -117,13 +123,30 @@ class Mesh:
         table = legendre_coefficients((values * self._stretch).reshape(-1, ORDER))
         return np.abs(table[-2:]).max(axis=0) * np.diff(self.edges)
 
+    def smoothed(self, values: Float[np.ndarray, "... X"]) -> Float[np.ndarray, "... X"]:
+        """On each panel the polynomial of half the degree that has the same moments.
+
+        A slope taken point by point is right in its moments but rough from point to point.
+        """
+        basis = legendre.legvander(NODES, ORDER // 2 - 1)
+        weights = self.weights.reshape(-1, ORDER)
+        weights = weights / weights.max(axis=1, keepdims=True)
+        moments = np.einsum("mq,qk,...mq->...mk", weights, basis, self._panels(values))
+        masses = np.einsum("mq,qk,ql->mkl", weights, basis, basis)
+        fitted = np.linalg.solve(masses, moments[..., None])[..., 0]
+        return np.einsum("qk,...mk->...mq", basis, fitted).reshape(values.shape)
+
+    @staticmethod
+    def _panels(values: np.ndarray) -> np.ndarray:
+        return values.reshape(*values.shape[:-1], -1, ORDER)
+
     @cached_property
     def _stretch(self) -> np.ndarray:
         """du/dy = u(1−u)."""
         return self.u * self.x
 
     def _running(self, values: np.ndarray, *, from_above: bool) -> np.ndarray:
-        panels = (values * self._stretch).reshape(*values.shape[:-1], -1, ORDER)
+        panels = self._panels(values * self._stretch)
         if from_above:  # the rule is symmetric: integrate the mirror image
             mirrored = panels[..., ::-1, ::-1]
             edges = -self.edges[::-1]

@@ -5,6 +5,7 @@ random number of them; `rewind_and_repeat`, `soft_best_of_n` and `metropolis_has
 quantiles. `checking` is for members of your own.
 """
 
+from infalign.quantile.procedures.checking import check_procedure
 from infalign.quantile.procedures.metropolis_hastings import MetropolisHastings
 from infalign.quantile.procedures.procedure import Law, Procedure, Uniform
 from infalign.quantile.procedures.random_count import (
@@ -38,5 +39,6 @@ __all__ = [
     "WorstOfN",
     "best_of_geometric",
     "best_of_poisson",
+    "check_procedure",
     "median_of",
 ]
