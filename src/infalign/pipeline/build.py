@@ -32,7 +32,9 @@ REVIEW_STOPS = ('"', "\n")
 def procedure_of(section: Any) -> RankProcedure:
     """The procedure of the experiment."""
     settings = {name: value for name, value in vars(section).items() if name != "kind"}
-    return procedure_from_name(section.kind, **settings)
+    procedure = procedure_from_name(section.kind, **settings)
+    assert isinstance(procedure, RankProcedure)  # the experiment file knows no other
+    return procedure
 
 
 def transform_of(section: Any, procedure: RankProcedure, training: Any) -> Transform:

@@ -86,7 +86,7 @@ def plan(
     limit = best.win_rate
     if judge:
         limit = start
-        if agreement != 0:  # a judge that knows nothing is pleased by nothing
+        if agreement > 0:  # a judge of no or the opposite opinion is pleased by no training
             gold = optimal_transform(
                 procedure, kl=kl, reference_procedure=reference_procedure, **judge
             )

@@ -23,13 +23,13 @@ from scipy.optimize import minimize
 
 from infalign.planner.judging import judged_by, refuse_agreement
 from infalign.planner.mismatch import refuse_procedures
+from infalign.quantile.law_transform import LawTransform
 from infalign.quantile.mesh import NO_TIES
 from infalign.quantile.objective import Objective, Term
 from infalign.quantile.opponent import Opponent
 from infalign.quantile.optimal import optimal_transform
-from infalign.quantile.panels import Numbers
 from infalign.quantile.procedures import Procedure, RankProcedure
-from infalign.quantile.transforms import Transform
+from infalign.quantile.stationary import StationaryLaw
 from infalign.quantile.variational import MeshLaw, stationary_law
 
 __all__ = ["CRITERIA", "Robust", "RobustTransform", "robust", "saddle_point"]
@@ -46,11 +46,13 @@ IDLE = 1e-9
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class RobustTransform(Transform):
+class RobustTransform(LawTransform):
     """Φ = β·(log f − log f(1)) of the robust law: tilted at its own β it is that law."""
 
-    law_at_beta: MeshLaw = dataclasses.field(repr=False)
-    """f."""
+    law_at_beta: StationaryLaw = dataclasses.field(repr=False)
+    """f; its `win_rate` is Σ λ_j·W_j."""
+    kinks: tuple[float, ...] = ()
+    """Quantiles at which it kinks or jumps."""
     label: str = "robust"
     """Name in tables."""
 
@@ -59,39 +61,8 @@ class RobustTransform(Transform):
         return self.label
 
     @property
-    def beta(self) -> float:
-        """The KL coefficient it is made for."""
-        return self.law_at_beta.beta
-
-    @property
-    def kl(self) -> float:
-        """KL of its tilt at `beta`. Nats."""
-        return self.law_at_beta.kl
-
-    def __call__(self, u: Numbers) -> np.ndarray:
-        log_f = self._evaluate(u)[0]
-        return np.asarray(self.beta * np.minimum(log_f - self._top, 0.0))
-
-    def log_partition(self, beta: float) -> float:
-        return -self._top if beta == self.beta else super().log_partition(beta)
-
-    def tilted_cdf(self, u: Numbers, beta: float) -> np.ndarray:
-        return self._evaluate(u)[1] if beta == self.beta else super().tilted_cdf(u, beta)
-
-    def tilted_kl(self, beta: float) -> float:
-        return self.kl if beta == self.beta else super().tilted_kl(beta)
-
-    def known_beta(self, kl: float) -> float | None:
-        return self.beta if abs(kl - self.kl) <= 1e-9 * self.kl else None
-
-    @property
-    def _top(self) -> float:
-        return float(self.law_at_beta.evaluate(np.ones(1), np.zeros(1))[0][0])
-
-    def _evaluate(self, u: Numbers) -> tuple[np.ndarray, np.ndarray]:
-        u = np.asarray(u, dtype=float)
-        log_f, cdf = self.law_at_beta.evaluate(u.ravel(), 1 - u.ravel())
-        return log_f.reshape(u.shape), cdf.reshape(u.shape)
+    def breaks(self) -> tuple[float, ...]:
+        return self.kinks
 
 
 @final
@@ -163,7 +134,7 @@ def robust(
     weights, worths, law = saddle_point(inner, len(procedures))
     gap = float(weights @ worths - worths.min())
     names = tuple(p.name for p in procedures)
-    transform = RobustTransform(law)
+    transform = RobustTransform(law, inner.breaks)
     return Robust(transform, criterion, names, worths + base, limits, weights, gap)
 
 
@@ -277,6 +248,10 @@ class _Inner:
             self._objective(weights), kl=self._kl, near=self._last, search=self._search
         )
         return self._worths(self._last), self._last
+
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        return Objective(tuple(self._terms)).breaks
 
     def _objective(self, weights: np.ndarray) -> Objective:
         terms = zip(self._terms, weights, strict=True)

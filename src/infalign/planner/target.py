@@ -8,16 +8,15 @@ served without any of this, a single sample, where more candidates buy win rate 
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 import numpy as np
-from scipy.optimize import brentq
 
 from infalign.planner.judging import judged_by, refuse_agreement
 from infalign.quantile.optimal import optimal_transform
-from infalign.quantile.procedures import BestOfN, Identity, Procedure
-from infalign.quantile.tilting import beta_for_kl
+from infalign.quantile.procedures import BestOfN, Identity, Procedure, Uniform
+from infalign.quantile.tilting import TiltedPolicy
 from infalign.quantile.transforms import Transform
 from infalign.quantile.win_rate import frontier
 
@@ -84,27 +83,46 @@ def least_kl(
     refuse_target(target_win_rate)
     refuse_agreement(agreement)
     judge = judged_by(agreement)
-
-    def excess(log_kl: float) -> float:
-        at = float(np.exp(log_kl))
-        rates = frontier(procedure, [at], transform, reference_procedure, **judge)
-        return float(rates[0]) - target_win_rate
-
     start = float(frontier(procedure, [0.0], transform, reference_procedure, **judge)[0])
     if start >= target_win_rate:
         return 0.0
-    if agreement == 0:
+    if agreement <= 0:
         raise ValueError(_unreached(target_win_rate, procedure, start, 0.0))
-    low, high, top = math.log(SMALLEST_KL), math.log(0.05), math.log(largest_kl)
-    if excess(low) >= 0:
-        return SMALLEST_KL
-    while (found := excess(high)) < 0:  # upwards: large KLs take longest to solve for
-        if high >= top:
+
+    def excess(kl: float) -> tuple[float, float]:
+        """Win rate above the target, and its slope where that is known: dW*/dKL = β."""
+        if isinstance(transform, Transform):
+            rate = frontier(procedure, [kl], transform, reference_procedure, **judge)[0]
+            return float(rate) - target_win_rate, 0.0
+        best = optimal_transform(procedure, kl=kl, reference_procedure=reference_procedure, **judge)
+        return best.win_rate - target_win_rate, best.beta
+
+    if isinstance(transform, str) and transform != "optimal":
+        raise ValueError(f"transform is {transform!r}; give a transform object, or 'optimal'.")
+    low, high = 0.0, min(0.1, largest_kl)
+    while (found := excess(high)[0]) < 0:  # upwards: large KLs take longest to solve for
+        if high >= largest_kl:
             raise ValueError(
                 _unreached(target_win_rate, procedure, found + target_win_rate, largest_kl)
             )
-        low, high = high, min(high + 1.0, top)
-    return math.exp(float(brentq(excess, low, high, xtol=1e-11)))  # pyright: ignore
+        low, high = high, min(3 * high, largest_kl)
+    return _root(excess, low, high)
+
+
+def _root(excess: Callable[[float], tuple[float, float]], low: float, high: float) -> float:
+    """The KL in [low, high] at which the excess is 0: Newton's steps, bisection where they leave.
+
+    The frontier is concave where W is, so that steps from the left rise to the root.
+    """
+    kl = math.sqrt(max(low, SMALLEST_KL) * high)
+    for _ in range(200):
+        value, slope = excess(kl)
+        low, high = (kl, high) if value < 0 else (low, kl)
+        if abs(value) < 1e-12 or high - low < 1e-12 * high or high <= SMALLEST_KL:
+            break
+        ahead = kl - value / slope if slope else math.nan
+        kl = ahead if low < ahead < high else math.sqrt(max(low, SMALLEST_KL / 2) * high)
+    return kl
 
 
 def cheapest(
@@ -160,26 +178,22 @@ def cheapest(
         kls.append(kl)
     if all(map(math.isnan, kls)):
         raise ValueError(reason)
-    counts = [expected_candidates(one) for one in chosen]
+    judge = judged_by(agreement)
+    policies = [
+        None
+        if not kl > 0
+        else optimal_transform(p, kl=kl, reference_procedure=reference_procedure, **judge)
+        for p, kl in zip(chosen, kls, strict=True)
+    ]
+    laws = [TiltedPolicy(best, best.beta) if best else Uniform() for best in policies]
+    counts = [p.mean_candidates(law) for p, law in zip(chosen, laws, strict=True)]
     efficient = [_is_efficient(i, kls, counts) for i in range(len(kls))]
     knee, least = _knee(kls, counts, efficient), _cheapest(kls, counts, kl_price)
-    judge = judged_by(agreement)
-
-    def beta(procedure: Procedure, kl: float) -> float:
-        if not kl > 0:
-            return math.nan
-        best = optimal_transform(procedure, kl=kl, reference_procedure=reference_procedure, **judge)
-        return beta_for_kl(best, kl)
-
+    betas = [best.beta if best else math.nan for best in policies]
     return [
-        Reach(p.name, counts[i], kls[i], beta(p, kls[i]), efficient[i], i == knee, i == least)
+        Reach(p.name, counts[i], kls[i], betas[i], efficient[i], i == knee, i == least)
         for i, p in enumerate(chosen)
     ]
-
-
-def expected_candidates(procedure: Procedure) -> float:
-    """Responses sampled for one answer, on average over what the procedure itself draws."""
-    return float(procedure.candidates)
 
 
 def refuse_target(target_win_rate: float) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -9,9 +10,15 @@ from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import (
     BestOfN,
     Identity,
+    MetropolisHastings,
     OrderStatistic,
-    RankProcedure,
+    Procedure,
+    RandomCount,
+    RewindAndRepeat,
+    SoftBestOfN,
     WorstOfN,
+    best_of_geometric,
+    best_of_poisson,
     median_of,
 )
 from infalign.quantile.transforms import Exponential, Log, Transform
@@ -32,12 +39,33 @@ _TRANSFORMS: dict[str, Callable[..., Transform]] = {
     "exponential": Exponential,
     "optimal": optimal_transform,
 }
-_PROCEDURES: dict[str, Callable[..., RankProcedure]] = {
+
+
+def _metropolis_hastings(
+    steps: int, beta: float | None = None, n: int | None = None
+) -> MetropolisHastings:
+    """The chain towards the tilt by log at β, or towards best-of-n."""
+    if n is not None and (beta is not None or n < 2):
+        raise ValueError(
+            f"n is {n} and beta is {beta} for metropolis_hastings; give beta, or n ≥ 2 for the "
+            "chain that imitates best-of-n (beta = 1/(n − 1))."
+        )
+    settled = beta if beta is not None else 1 / 3 if n is None else 1 / (n - 1)
+    return MetropolisHastings(steps, beta=settled)
+
+
+_PROCEDURES: dict[str, Callable[..., Procedure]] = {
     "identity": Identity,
     "best_of_n": BestOfN,
     "worst_of_n": WorstOfN,
     "median_of_n": median_of,
     "order_statistic": OrderStatistic,
+    "best_of_poisson": best_of_poisson,
+    "best_of_geometric": best_of_geometric,
+    "random_count": RandomCount,
+    "rewind_and_repeat": RewindAndRepeat,
+    "soft_best_of_n": SoftBestOfN,
+    "metropolis_hastings": _metropolis_hastings,
 }
 TRANSFORM_NAMES = tuple(_TRANSFORMS)
 """Names `transform_from_name` knows."""
@@ -66,14 +94,17 @@ def transform_from_name(name: str, **settings: Any) -> Transform:
     return _member("transform", _TRANSFORMS, name, settings)
 
 
-def procedure_from_name(name: str, **settings: Any) -> RankProcedure:
-    """The rank procedure of that name, e.g. ``best_of_n`` with n = 4.
+def procedure_from_name(name: str, **settings: Any) -> Procedure:
+    """The procedure of that name, e.g. ``best_of_n`` with n = 4.
 
-    ``best-of-n`` is read as ``best_of_n``, and ``best_of_4`` as ``best_of_n`` with n = 4.
+    ``best-of-n`` is read as ``best_of_n``, and ``best_of_4`` as ``best_of_n`` with n = 4. Settings
+    may stand in brackets, by place or by name: ``rewind_and_repeat(0.9, 8)``,
+    ``soft_best_of_4(temperature=0.1)``, ``order_statistic(0, 0, 1)``.
 
     Args:
         name: one of `PROCEDURE_NAMES`.
-        **settings: its fields: `n`, or `probabilities` for order_statistic.
+        **settings: its fields, such as `n`, `mean`, `probabilities`, `threshold` and `at_most`,
+            `temperature`, `steps` and `beta`.
 
     Raises:
         ValueError: on an unknown name or setting, with the nearest right one.
@@ -81,12 +112,59 @@ def procedure_from_name(name: str, **settings: Any) -> RankProcedure:
     Example:
         >>> procedure_from_name("best_of_n", n=4) == procedure_from_name("best-of-4")
         True
+        >>> procedure_from_name("rewind-and-repeat(0.9, at_most=8)").name
+        'rewind(0.9, 8)'
     """
-    name = name.strip().replace("-", "_")
+    name, bracketed = _unbracketed(name)
+    name = name.strip().lower().replace("-", "_")
     stem, _, count = name.rpartition("_")
     if stem and count.isdigit():
         name, settings = f"{stem}_n", {**settings, "n": int(count)}
+    if bracketed and name in _PROCEDURES:
+        settings = _settled(name, bracketed, settings)
     return _member("procedure", _PROCEDURES, name, settings)
+
+
+def _unbracketed(name: str) -> tuple[str, list[str]]:
+    """``best_of_poisson(4)`` → its name, and what stands in the brackets."""
+    found = re.fullmatch(r"\s*([^()]*?)\s*(?:\((.*)\))?\s*", name)
+    if found is None:
+        raise ValueError(
+            f"Procedure {name!r} came; a name with settings in brackets is read, such as "
+            "rewind_and_repeat(0.9, 8)."
+        )
+    return found[1], [part for part in (found[2] or "").split(",") if part.strip()]
+
+
+def _settled(name: str, bracketed: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings in brackets beside those given otherwise."""
+    parameters = list(inspect.signature(_PROCEDURES[name]).parameters)
+    settings, free = dict(settings), [p for p in parameters if p not in settings]
+    places = [part for part in bracketed if "=" not in part]
+    if free[:1] == ["probabilities"] and places:
+        settings["probabilities"] = tuple(_number(part, name) for part in places)
+        places = []
+    if len(places) > len(free):
+        raise ValueError(
+            f"{len(places)} settings in brackets came for {name}; it takes "
+            f"{', '.join(free) or 'none'}."
+        )
+    settings.update((key, _number(part, name)) for key, part in zip(free, places, strict=False))
+    for part in bracketed:
+        key, equals, value = part.partition("=")
+        if equals:
+            settings[key.strip()] = _number(value, name)
+    return settings
+
+
+def _number(text: str, name: str) -> float | int | str:
+    text = text.strip()
+    try:
+        return int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
+    except ValueError:
+        if text in {"best", "worst", "median"}:
+            return text
+        raise ValueError(f"{text!r} came as a setting of {name}; a number is needed.") from None
 
 
 def _member(
