@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from infalign.quantile.agreement import copula_correlation
 from infalign.quantile.calibration import EmpiricalCalibration
+from infalign.quantile.contest import Contest
 from infalign.quantile.finite import (
     finite_frontier,
     finite_win_rate,
@@ -13,7 +15,7 @@ from infalign.quantile.finite import (
 )
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.portable import hashed, portable_gaps, portable_uniforms
-from infalign.quantile.procedures import BestOfN, WorstOfN, median_of
+from infalign.quantile.procedures import BestOfN, RewindAndRepeat, SoftBestOfN, WorstOfN, median_of
 from infalign.quantile.ties import NO_TIES, Ties
 from infalign.quantile.tilting import TiltedPolicy, beta_for_atoms_kl, beta_for_kl, tilt_atoms
 from infalign.quantile.transforms import Exponential, Identity
@@ -131,6 +133,69 @@ def test_the_frontier_is_each_point_and_different_procedures_may_face_each_other
     limit = frontier(BestOfN(4), kls, reference_procedure=BestOfN(2))
     assert (ours < limit).all()
     assert (ours > limit - 0.05).all()
+
+
+def played(procedure, other, k, kl, agreement, rng, answers=400):
+    """Samples from each world's step function, selected by rank or quantile, judged by gold."""
+    worlds = Worlds.of(k, draws=200, rng=rng)
+    masses = worlds.gaps * worlds.densities(EXP, worlds.beta_for_kl(EXP, kl))
+    size = (answers, procedure.candidates)
+    r, wins = copula_correlation(agreement), []
+    for edges, mass in zip(worlds.edges, masses, strict=True):
+        piece = rng.choice(len(mass), size=size, p=mass)
+        ours = edges[piece] + np.diff(edges)[piece] * rng.random(size)
+        theirs = rng.random((answers, other.candidates))
+        u = np.take_along_axis(ours, procedure.select(ours, rng)[:, None], 1)
+        v = np.take_along_axis(theirs, other.select(theirs, rng)[:, None], 1)
+        gold = (
+            r * stats.norm.ppf(x) + np.sqrt(1 - r**2) * rng.normal(size=x.shape) for x in (u, v)
+        )
+        a, b = gold
+        wins.append((a > b).mean())
+    return np.mean(wins), np.std(wins) / np.sqrt(len(wins))
+
+
+@pytest.mark.parametrize(
+    ("procedure", "other", "agreement"),
+    [
+        (BestOfN(4), BestOfN(4), 0.6),
+        (BestOfN(4), RewindAndRepeat(0.6, 4), 1.0),
+        (RewindAndRepeat(0.6, 4), BestOfN(2), 1.0),
+        (SoftBestOfN(4, 0.2), SoftBestOfN(4, 0.2), 0.8),
+    ],
+    ids=["imperfect judge", "rewinding reference", "rewinding policy", "soft, imperfect judge"],
+)
+def test_any_procedure_and_judge_is_what_sampling_finds(procedure, other, agreement):
+    """Within 4.5 standard errors (about 0.004) of both, 4 cases: false alarm under 1e-4."""
+    found, error = played(procedure, other, 12, 0.4, agreement, np.random.default_rng(8))
+    options = {"agreement": agreement, "reference_procedure": other}
+    predicted = finite_win_rate(EXP, procedure, 12, 0.4, **options)
+    assert abs(predicted - found) < 4.5 * np.hypot(error, 0.0015)
+    perfect = win_rate(
+        TiltedPolicy(EXP, beta_for_kl(EXP, 0.4)), procedure, other, agreement=agreement
+    )
+    assert predicted < perfect
+    blind = finite_win_rate(EXP, procedure, 12, 0.4, reference_procedure=other, agreement=0.2)
+    assert abs(blind - found) > 4.5 * np.hypot(error, 0.0015)
+
+
+def test_rank_procedures_by_mesh_and_by_gauss_agree():
+    """The way of quantile procedures, taken by a rank procedure."""
+    contest = Contest.of(BestOfN(4), None, 0.7, NO_TIES)
+    worlds = Worlds.of(12, draws=20, breaks=contest.breaks)
+    beta = worlds.beta_for_kl(EXP, 0.5)
+    by_mesh = worlds.weights @ contest._by_mesh(worlds, EXP, beta)
+    assert abs(by_mesh - contest.win_rate(worlds, EXP, 0.5)) < 1e-7
+
+
+def test_rollouts_matter_less_to_a_judge_who_agrees_less():
+    perfect = win_rate(TiltedPolicy(EXP, beta_for_kl(EXP, 0.5)), BestOfN(4), agreement=0.4)
+    many = finite_win_rate(EXP, BestOfN(4), 1024, 0.5, draws=100, agreement=0.4)
+    few = finite_win_rate(EXP, BestOfN(4), 8, 0.5, agreement=0.4)
+    assert abs(perfect - many) < 1e-3
+    assert perfect - few > 5e-3
+    enough = rollouts_enough(EXP, BestOfN(4), 0.5, 0.01, agreement=0.4)
+    assert enough < rollouts_enough(EXP, BestOfN(4), 0.5, 0.01)
 
 
 def test_enough_rollouts_are_enough_and_fewer_are_not():

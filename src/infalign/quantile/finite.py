@@ -6,29 +6,22 @@ one draw of those quantiles everything is a finite sum; the expectation is over 
 are the same on every call and every machine, so that predictions can be compared digit by digit.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, final
 
 import numpy as np
 from jaxtyping import Float
 
-from infalign.quantile.optimal import optimal_transform
-from infalign.quantile.procedures import RankProcedure
+from infalign.quantile.contest import Chosen, Contest
+from infalign.quantile.procedures import Procedure
 from infalign.quantile.ties import NO_TIES, Ties
-from infalign.quantile.tilting import TiltedPolicy, beta_for_kl
 from infalign.quantile.transforms import Transform
-from infalign.quantile.win_rate import win_rate
 from infalign.quantile.worlds import Worlds
 
 __all__ = ["finite_frontier", "finite_win_rate", "largest_kl", "rollouts_enough"]
 
 MOST_ROLLOUTS = 65_536
 """`rollouts_enough` searches no further."""
-NODES = 24
-"""Gauss nodes per piece at most: exact up to N = 24, within 1e-8 for N = 128 and K = 64."""
-Chosen = Transform | Literal["optimal"]
 
 
 def largest_kl(k: int) -> float:
@@ -45,11 +38,12 @@ def largest_kl(k: int) -> float:
 
 def finite_win_rate(
     transform: Transform,
-    procedure: RankProcedure,
+    procedure: Procedure,
     k: int,
     kl: float,
     *,
-    reference_procedure: RankProcedure | None = None,
+    agreement: float = 1.0,
+    reference_procedure: Procedure | None = None,
     ties: Ties = NO_TIES,
     draws: int = 400,
     rng: np.random.Generator | None = None,
@@ -69,6 +63,7 @@ def finite_win_rate(
         procedure: decodes the aligned policy.
         k: calibration rollouts per prompt, ≥ 2.
         kl: mean KL from the reference over the calibrations, nats, > 0.
+        agreement: ρ in [−1,1], rank correlation of the reward that selects and the one that judges.
         reference_procedure: decodes the reference; the same procedure where None.
         ties: quantiles that share a reward.
         draws: how many calibrations are averaged.
@@ -87,19 +82,18 @@ def finite_win_rate(
         >>> round(finite_win_rate(Exponential(10), BestOfN(4), 64, 0.5, ties=pass_fail), 4)
         0.6185
     """
-    worlds = Worlds.of(k, ties, draws, rng)
-    return Contest(procedure, reference_procedure or procedure, ties).win_rate(
-        worlds, transform, kl
-    )
+    contest = Contest.of(procedure, reference_procedure, agreement, ties)
+    return contest.win_rate(Worlds.of(k, ties, draws, rng, contest.breaks), transform, kl)
 
 
 def finite_frontier(
     transform: Chosen,
-    procedure: RankProcedure,
+    procedure: Procedure,
     k: int,
     kls: Sequence[float],
     *,
-    reference_procedure: RankProcedure | None = None,
+    agreement: float = 1.0,
+    reference_procedure: Procedure | None = None,
     ties: Ties = NO_TIES,
     draws: int = 400,
     rng: np.random.Generator | None = None,
@@ -111,6 +105,7 @@ def finite_frontier(
         procedure: decodes the aligned policy.
         k: calibration rollouts per prompt.
         kls: mean KLs from the reference, nats, > 0.
+        agreement: ρ in [−1,1], rank correlation of the reward that selects and the one that judges.
         reference_procedure: decodes the reference; the same procedure where None.
         ties: quantiles that share a reward.
         draws: how many calibrations are averaged.
@@ -121,19 +116,21 @@ def finite_frontier(
         >>> finite_frontier("optimal", BestOfN(4), 64, [0.5, 1.0]).round(3).tolist()
         [0.859, 0.925]
     """
-    worlds = Worlds.of(k, ties, draws, rng)
-    contest = Contest(procedure, reference_procedure or procedure, ties)
+    contest = Contest.of(procedure, reference_procedure, agreement, ties)
+    worlds = Worlds.of(k, ties, draws, rng, contest.breaks)
     rates = [contest.win_rate(worlds, contest.chosen(transform, kl), kl) for kl in map(float, kls)]
     return np.array(rates, dtype=float)
 
 
 def rollouts_enough(
     transform: Chosen,
-    procedure: RankProcedure,
+    procedure: Procedure,
     kl: float,
     loss: float,
     *,
-    reference_procedure: RankProcedure | None = None,
+    agreement: float = 1.0,
+    reference_procedure: Procedure | None = None,
+    ties: Ties = NO_TIES,
 ) -> int:
     """The least K whose predicted win rate is within `loss` of perfect calibration's.
 
@@ -145,7 +142,9 @@ def rollouts_enough(
         procedure: decodes the aligned policy.
         kl: from the reference, nats.
         loss: of win rate that is accepted, > 0; 0.01 is one point.
+        agreement: ρ in [−1,1], rank correlation of the reward that selects and the one that judges.
         reference_procedure: decodes the reference; the same procedure where None.
+        ties: quantiles that share a reward.
 
     Raises:
         ValueError: a loss that is not positive, or one that needs more than 65,536 rollouts.
@@ -160,16 +159,16 @@ def rollouts_enough(
             f"A loss of {loss} came; give the win rate you can spare, above 0 and below 1; "
             "no finite number of rollouts is as good as perfect calibration."
         )
-    contest = Contest(procedure, reference_procedure or procedure, NO_TIES)
+    contest = Contest.of(procedure, reference_procedure, agreement, ties)
     phi = contest.chosen(transform, kl)
-    beta = beta_for_kl(phi, kl)
-    needed = win_rate(TiltedPolicy(phi, beta), procedure, reference_procedure) - loss
+    needed = contest.perfect(phi, kl) - loss
     grid = _numbers_of_rollouts()
 
     @lru_cache
     def is_enough(place: int) -> bool:
         k = grid[place]
-        worlds = Worlds.of(k, NO_TIES, max(64, min(400, 2**20 // k))).balanced()
+        draws = max(64, min(400, 2**20 // k))
+        worlds = Worlds.of(k, ties, draws, breaks=contest.breaks).balanced()
         reached = worlds.largest_kl(phi) * 0.999 > kl
         return reached and contest.win_rate(worlds, phi, kl) >= needed
 
@@ -190,35 +189,3 @@ def _numbers_of_rollouts() -> list[int]:
     """2 … 16, then eight per octave."""
     steps = np.rint(2.0 ** np.arange(4 + 1 / 8, np.log2(MOST_ROLLOUTS) + 1e-9, 1 / 8)).astype(int)
     return [*range(2, 17), *steps.tolist()]
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class Contest:
-    """Who is decoded how, and what loses: loss(u), the chance of losing with an answer at u."""
-
-    procedure: RankProcedure
-    reference_procedure: RankProcedure
-    ties: Ties
-
-    def loss(self, u: np.ndarray) -> np.ndarray:
-        """1 − G_ref(u), its mean on ties."""
-        on_ties = self.reference_procedure.rank_cdf(np.stack([self.ties.starts, self.ties.ends]))
-        return 1 - self.ties.replaced(u, self.reference_procedure.rank_cdf(u), on_ties.mean(axis=0))
-
-    def win_rate(self, worlds: Worlds, transform: Transform, kl: float) -> float:
-        """Mean over the worlds, at one β that makes their mean KL the given one."""
-        degree = self.procedure.candidates + self.reference_procedure.candidates
-        nodes, beta = min((degree + 1) // 2, NODES), worlds.beta_for_kl(transform, kl)
-        rates = worlds.win_rates(transform, beta, self.procedure, self.loss, nodes)
-        return float(worlds.weights @ rates)
-
-    def chosen(self, transform: Chosen, kl: float) -> Transform:
-        """The transform itself, or the best one at this KL."""
-        if isinstance(transform, Transform):
-            return transform
-        if transform != "optimal":
-            raise ValueError(f"transform is {transform!r}; give a transform object, or 'optimal'.")
-        return optimal_transform(
-            self.procedure, kl=kl, reference_procedure=self.reference_procedure
-        )

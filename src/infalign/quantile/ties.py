@@ -8,22 +8,14 @@ whatever a procedure or a training reward says there counts by its mean over the
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import final
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import special
 
-from infalign.quantile.panels import (
-    Function,
-    Numbers,
-    TiltedLaw,
-    graded_edges,
-    panel_rule,
-    refined_edges,
-)
-from infalign.quantile.transforms import Transform, refuse_beta
+from infalign.quantile.panels import Function, Numbers, graded_edges, panel_rule
+from infalign.quantile.transforms import Transform
 
 __all__ = ["NO_TIES", "Tied", "Ties"]
 
@@ -230,28 +222,12 @@ class Tied(Transform):
     def __call__(self, u: Numbers) -> np.ndarray:
         return self.ties.replaced(u, self.transform(u), self._means)
 
-    def law(self, beta: float) -> TiltedLaw:
-        refuse_beta(beta)
-        return _law(self, float(beta))
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        outside = self.ties.index(np.array(self.transform.breaks)) < 0
+        untied = np.array(self.transform.breaks)[outside].tolist()
+        return tuple(sorted({*untied, *self.ties.breaks}))
 
     @cached_property
     def _means(self) -> Float[np.ndarray, "T"]:
         return self.transform.interval_mean(self.ties.starts, self.ties.ends)
-
-    def _posterior_means(self, k: int) -> np.ndarray:
-        nodes, weights = panel_rule(self.ties.refined(graded_edges(inner=64)))
-        nodes, weights, rank = nodes.ravel(), weights.ravel(), np.arange(k + 1)[:, None]
-        log_beta = special.betaln(rank + 1, k - rank + 1)
-        log_density = rank * np.log(nodes) + (k - rank) * np.log1p(-nodes) - log_beta
-        return (np.exp(log_density) * weights) @ self(nodes)
-
-
-@lru_cache(maxsize=64)
-def _law(tied: Tied, beta: float) -> TiltedLaw:
-    """`TiltedLaw.of`, with the ties' edges among the panels' from the start."""
-    top = float(tied(np.ones(1))[0]) / beta
-    edges = tied.ties.refined(graded_edges())
-    edges = refined_edges(lambda u: np.exp(tied(u) / beta - top), edges)
-    nodes, weights = panel_rule(edges)
-    mass = float(np.sum(np.exp(tied(nodes) / beta - top) * weights))
-    return TiltedLaw(lambda u: tied(u) / beta, top, edges, nodes, weights, mass)

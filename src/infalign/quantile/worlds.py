@@ -5,7 +5,7 @@ which the training reward is one number, and the aligned policy is a step functi
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import final
 
@@ -48,6 +48,8 @@ class Worlds:
     """Rollouts below a piece."""
     tied: Int[np.ndarray, "#D M"]
     """Rollouts that tie with it."""
+    moments: Float[np.ndarray, "D 3"] | None = None
+    """Means of u, u² and u³ over the rollouts, less their expectation; None for all worlds."""
 
     @classmethod
     def of(
@@ -56,6 +58,7 @@ class Worlds:
         ties: Ties = NO_TIES,
         draws: int = 400,
         rng: np.random.Generator | None = None,
+        breaks: Sequence[float] = (),
     ) -> "Worlds":
         """All K + 1 worlds of a pass/fail reward; otherwise random ones.
 
@@ -64,6 +67,7 @@ class Worlds:
             ties: quantiles that share a reward.
             draws: how many random worlds.
             rng: draws them; where None they are the portable ones, the same everywhere.
+            breaks: quantiles at which pieces have to end, too.
 
         Raises:
             ValueError: if k < 2 or draws < 1.
@@ -78,7 +82,10 @@ class Worlds:
             quantiles = np.cumsum(portable_gaps(draws, k), axis=1)[:, :-1]
         else:
             quantiles = np.sort(rng.random((draws, k)), axis=1)
-        return _tied_worlds(quantiles, ties) if ties else _worlds(quantiles)
+        cuts = sorted({b for b in (*breaks, *ties.breaks) if 0 < b < 1})
+        worlds = _tied_worlds(quantiles, ties, cuts) if cuts or ties else _worlds(quantiles)
+        moments = [(quantiles**j).mean(axis=1) - 1 / (j + 1) for j in (1, 2, 3)]
+        return dataclasses.replace(worlds, moments=np.stack(moments, axis=1))
 
     @cached_property
     def gaps(self) -> Float[np.ndarray, "D M"]:
@@ -90,9 +97,9 @@ class Worlds:
 
         What a win rate owes to the rollouts as a whole is close to linear in such means.
         """
-        u = self.edges[:, 1:-1]
-        ones = np.ones(len(u))
-        features = np.stack([ones, *((u**j).mean(1) - 1 / (j + 1) for j in (1, 2, 3))], axis=1)
+        if self.moments is None:
+            return self
+        features = np.append(np.ones((len(self.weights), 1)), self.moments, axis=1)
         missing = np.array([1.0, 0, 0, 0]) - self.weights @ features
         correction = features @ np.linalg.solve(features.T @ features, missing)
         return dataclasses.replace(self, weights=self.weights + correction)
@@ -172,6 +179,11 @@ class Worlds:
             rates[rows] = 1 - np.sum(lost * mass, axis=1)
         return rates
 
+    def densities(self, transform: Transform, beta: float) -> Float[np.ndarray, "D M"]:
+        """f of each world's tilt, on each piece."""
+        _, weight = self._tilt(transform, beta)
+        return weight / _row_sums(self.gaps, weight)[:, None]
+
     def _tilt(self, transform: Transform, beta: float) -> tuple[np.ndarray, np.ndarray]:
         """Φ̄/β up to a constant, and its exponential."""
         phi = self.training_rewards(transform) / beta
@@ -199,14 +211,18 @@ def _pass_fail_worlds(k: int, fail_rate: float) -> Worlds:
     return Worlds(k, stats.binom.pmf(passed, k, 1 - fail_rate), edges, below, tied)
 
 
-def _tied_worlds(quantiles: Float[np.ndarray, "D K"], ties: Ties) -> Worlds:
-    """Pieces end at rollouts and at the ties' edges; inside a tie they all look alike."""
+def _tied_worlds(
+    quantiles: Float[np.ndarray, "D K"], ties: Ties, breaks: Sequence[float]
+) -> Worlds:
+    """Pieces end at rollouts and at the breaks; inside a tie they all look alike."""
     draws, k = quantiles.shape
-    cuts = np.broadcast_to([0.0, *ties.breaks, 1.0], (draws, len(ties.breaks) + 2))
+    cuts = np.broadcast_to([0.0, *breaks, 1.0], (draws, len(breaks) + 2))
     edges = np.concatenate([cuts, quantiles], axis=1)
     order = np.argsort(edges, axis=1, kind="stable")
     edges = np.take_along_axis(edges, order, axis=1)
     below = np.cumsum(order >= cuts.shape[1], axis=1)[:, :-1]
+    if not ties:
+        return Worlds(k, np.full(draws, 1 / draws), edges, below, np.zeros_like(below))
     tie = ties.index((edges[:, 1:] + edges[:, :-1]) / 2)
     starts, ends = (
         np.stack([(quantiles < x).sum(axis=1) for x in ends], axis=1)
