@@ -1,0 +1,151 @@
+// Finite K: what calibrating with K rollouts, and no more, leaves of a win rate. Rank rules only.
+//
+// After K rollouts a response is known by its rank r among them, so its training reward is the
+// posterior mean Φ̄_K(r) of Φ and the policy is a step function. The average is over the same hashed
+// draws of the K quantiles as in Python (quantile/portable.py), so the numbers agree.
+import { Mesh, gaussRule } from "./quadrature.js";
+import { logGamma, root } from "./special.js";
+
+const DRAWS = 400, NODES = 24, CELLS = 4096;
+
+/** lowbias32: a bijection of 32-bit integers that scatters neighbours. */
+export function hashed(x) {
+  x = Math.imul(x ^ (x >>> 16), 0x7feb352d);
+  x = Math.imul(x ^ (x >>> 15), 0x846ca68b);
+  return (x ^ (x >>> 16)) >>> 0;
+}
+
+let drawn = { k: NaN };
+
+/** Gaps between the K sorted quantiles of each draw, row by row: exponentials over their sum. */
+function portableGaps(k) {
+  if (drawn.k === k) return drawn.gaps;
+  const size = k + 1, gaps = new Float64Array(DRAWS * size), ofSeed = hashed(1);
+  const ofColumn = Uint32Array.from({ length: size }, (_, j) => hashed(j));
+  for (let d = 0; d < DRAWS; d++) {
+    const ofRow = hashed((d + ofSeed) >>> 0);
+    let sum = 0;
+    for (let j = 0; j < size; j++) {
+      sum += gaps[d * size + j] = -Math.log((hashed((ofColumn[j] ^ ofRow) >>> 0) + 0.5) / 2 ** 32);
+    }
+    for (let j = 0; j < size; j++) gaps[d * size + j] /= sum;
+  }
+  drawn = { k, gaps };
+  return gaps;
+}
+
+const RANK_EDGES = [-44, -30, -20, -14];
+for (let y = -11; y <= 11; y += 0.25) RANK_EDGES.push(y);
+RANK_EDGES.push(14, 20, 30, 44);
+let rankMesh = null;
+
+/** Φ̄_K(r) − Φ(1), the mean of Φ under Beta(r+1, K−r+1), for r = 0 … K; `fallen` is Φ − Φ(1). */
+export function rankMeans(kind, fallen, k) {
+  const ranks = Array.from({ length: k + 1 }, (_, r) => r);
+  if (kind === "identity") return Float64Array.from(ranks, (r) => (r + 1) / (k + 2) - 1);
+  if (kind === "log") {
+    const means = new Float64Array(k + 1);
+    let sum = -1 / (k + 1);
+    for (let r = k; r >= 0; r--, sum -= 1 / (r + 1)) means[r] = sum;
+    return means;
+  }
+  rankMesh ??= new Mesh(RANK_EDGES);
+  const mesh = rankMesh, phi = mesh.map(fallen);
+  const logU = mesh.map((u, x) => (u < 0.5 ? Math.log(u) : Math.log1p(-x)));
+  const logX = mesh.map((u, x) => (x < 0.5 ? Math.log(x) : Math.log1p(-u)));
+  return Float64Array.from(ranks, (r) => {
+    const scale = logGamma(k + 2) - logGamma(r + 1) - logGamma(k - r + 1);
+    let sum = 0;
+    for (let i = 0; i < mesh.size; i++) {
+      const log = scale + r * logU[i] + (k - r) * logX[i];
+      if (log > -60) sum += mesh.w[i] * Math.exp(log) * phi[i];
+    }
+    return sum;
+  });
+}
+
+/** A rank rule's density and the reference's loss, tabulated: cubics on equal cells of [0,1]. */
+function tables(procedure) {
+  const g = new Float64Array(CELLS + 1), slope = new Float64Array(CELLS + 1);
+  for (let c = 0; c <= CELLS; c++) {
+    g[c] = procedure.density(c / CELLS, 1 - c / CELLS);
+    slope[c] = procedure.slope(c / CELLS, 1 - c / CELLS);
+  }
+  const loss = new Float64Array(CELLS + 1), { nodes, weights } = gaussRule(6);
+  for (let c = CELLS - 1; c >= 0; c--) {
+    let sum = 0;
+    for (let q = 0; q < 6; q++) {
+      const v = (c + (1 + nodes[q]) / 2) / CELLS;
+      sum += weights[q] * procedure.density(v, 1 - v);
+    }
+    loss[c] = loss[c + 1] + sum / (2 * CELLS);
+  }
+  return { density: cubic(g, slope, 1), loss: cubic(loss, g, -1) };
+}
+
+function cubic(values, slopes, sign) {
+  return (v) => {
+    const place = Math.min(Math.max(v * CELLS, 0), CELLS - 1e-9), c = Math.floor(place), s = place - c;
+    const d0 = (sign * slopes[c]) / CELLS, d1 = (sign * slopes[c + 1]) / CELLS;
+    const rise = values[c + 1] - values[c];
+    return values[c] + s * (d0 + s * (3 * rise - 2 * d0 - d1 + s * (d0 + d1 - 2 * rise)));
+  };
+}
+
+/** Win rate with K rollouts at a mean true KL: {winRate, beta}, or {largest} where K cannot reach it.
+ * `most` is the largest number of candidates, which sets the Gauss nodes per gap. */
+export function finiteWinRate(procedure, most, phi, k, kl) {
+  const gaps = portableGaps(k), size = k + 1, top = Math.max(...phi);
+  let largest = 0;
+  for (let d = 0; d < DRAWS; d++) {
+    let mass = 0;
+    for (let r = 0; r < size; r++) if (phi[r] === top) mass += gaps[d * size + r];
+    largest -= Math.log(mass) / DRAWS;
+  }
+  if (!(kl > 0 && kl < 0.999 * largest)) return { largest };
+  const meanKl = (logBeta) => {
+    const tilt = phi.map((v) => (v - top) / Math.exp(logBeta)), weight = tilt.map(Math.exp);
+    let sum = 0;
+    for (let d = 0; d < DRAWS; d++) {
+      let mass = 0, moment = 0;
+      for (let r = 0; r < size; r++) {
+        const share = gaps[d * size + r] * weight[r];
+        mass += share;
+        moment += share * tilt[r];
+      }
+      sum += moment / mass - Math.log(mass);
+    }
+    return sum / DRAWS;
+  };
+  const start = Math.log(top - Math.min(...phi));
+  let low = start, high = start;
+  while (meanKl(low) < kl) low -= 2;
+  while (meanKl(high) > kl) high += 2;
+  const logBeta = root((l) => meanKl(l) - kl, low, high, 1e-10);
+  return { winRate: stepWinRate(procedure, most, phi, top, Math.exp(logBeta), gaps), beta: Math.exp(logBeta) };
+}
+
+function stepWinRate(procedure, most, phi, top, beta, gaps) {
+  const size = phi.length, { density, loss } = tables(procedure);
+  const { nodes, weights } = gaussRule(Math.min(Math.floor((2 * most + 1) / 2), NODES));
+  const weight = phi.map((v) => Math.exp((v - top) / beta));
+  let lost = 0;
+  for (let d = 0; d < DRAWS; d++) {
+    let mass = 0, below = 0, from = 0;
+    for (let r = 0; r < size; r++) mass += gaps[d * size + r] * weight[r];
+    for (let r = 0; r < size; r++) {
+      const gap = gaps[d * size + r], share = (gap * weight[r]) / mass;
+      if (share > 1e-14) {
+        let sum = 0;
+        for (let q = 0; q < nodes.length; q++) {
+          const place = (1 + nodes[q]) / 2;
+          sum += weights[q] * loss(from + gap * place) * density(below + share * place);
+        }
+        lost += (sum / 2) * share;
+      }
+      below += share;
+      from += gap;
+    }
+  }
+  return 1 - lost / DRAWS;
+}

@@ -1,0 +1,77 @@
+// How numbers and states read: percent, β, the command line, the URL.
+import { PROCEDURES, START } from "../maths/answers.js";
+
+/** A probability as percent, never rounded up to certainty. */
+export function percent(p, digits = 2) {
+  if (!Number.isFinite(p)) return "—";
+  const unit = 10 ** -digits;
+  const shown = Math.abs(p - 1) < 1e-15 ? 100 : Math.min(100 * p, p < 1 ? 100 - unit : 100);
+  return `${shown.toFixed(digits)} %`;
+}
+
+/** A number to so many significant digits, 1.2e-9 where it is small. */
+export function real(x, digits = 4) {
+  if (!Number.isFinite(x)) return "—";
+  if (x !== 0 && (Math.abs(x) < 1e-3 || Math.abs(x) >= 1e5)) return x.toExponential(digits - 2);
+  return String(Number(x.toPrecision(digits)));
+}
+
+export const TRANSFORMS = {
+  identity: "identity: calibration alone", log: "log", exponential: "exponential",
+  optimal: "optimal", gold: "optimal for the gold judge",
+};
+
+/** The transform's short name. */
+export function transformName({ transform, t }) {
+  return transform === "exponential" ? `exp(${t})` : { gold: "optimal for gold" }[transform] ?? transform;
+}
+
+/** The `infalign plan` command that answers this state. */
+export function commandOf(state) {
+  const parts = ["infalign plan", `--procedure ${state.procedure}`];
+  const flag = (name) => name.replaceAll("_", "-");
+  for (const control of PROCEDURES[state.procedure].controls) parts.push(`--${flag(control)} ${state[control]}`);
+  parts.push(`--kl ${state.kl}`);
+  if (state.transform !== "optimal" && state.transform !== "gold") {
+    parts.push(`--transform ${state.transform === "exponential" ? `'exp(${state.t})'` : state.transform}`);
+  }
+  if (state.k > 0) parts.push(`--rollouts ${state.k}`);
+  if (state.agreement < 1) parts.push(`--agreement ${state.agreement}`);
+  return parts.join(" ");
+}
+
+/** The state as a URL hash, and back; what is not there, unknown or out of range stays as it was. */
+export function hashOf(state) {
+  return "#" + Object.entries(state).filter(([name]) => isShown(state, name))
+    .map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
+}
+
+const RANGES = { n: [1, 128], kl: [0.01, 4], t: [-20, 40], k: [0, 4096], agreement: [0, 1],
+  temperature: [0.01, 10], threshold: [0, 0.99], at_most: [1, 128], steps: [0, 64] };
+const WHOLE = ["n", "k", "at_most", "steps"];
+
+export function stateFrom(hash, start) {
+  const state = { ...start };
+  for (const [name, text] of new URLSearchParams(hash.replace(/^#/, ""))) {
+    const value = Number(text), range = RANGES[name];
+    if (name === "procedure" && Object.hasOwn(PROCEDURES, text)) state.procedure = text;
+    if (name === "transform" && Object.hasOwn(TRANSFORMS, text)) state.transform = text;
+    if (range && text !== "" && value >= range[0] && value <= range[1] &&
+      (!WHOLE.includes(name) || Number.isInteger(value))) state[name] = value;
+  }
+  if (state.k > 0 && state.k < 2) state.k = START.k;
+  return settled(state);
+}
+
+/** A state that makes sense: no optimum for a gold judge who is not another one, or knows nothing. */
+export function settled(state) {
+  const lost = state.transform === "gold" && (state.agreement === 1 || state.agreement === 0);
+  return lost ? { ...state, transform: "optimal" } : state;
+}
+
+/** Whether a control matters for the state. */
+export function isShown(state, name) {
+  if (name === "t") return state.transform === "exponential";
+  const own = ["n", "temperature", "threshold", "at_most", "steps"];
+  return !own.includes(name) || PROCEDURES[state.procedure].controls.includes(name);
+}
