@@ -10,11 +10,13 @@ from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import (
     BestOfN,
     Identity,
+    MetropolisHastings,
     RewindAndRepeat,
     SoftBestOfN,
     WorstOfN,
     median_of,
 )
+from infalign.quantile.ties import Ties
 from infalign.quantile.tilting import atoms_kl, beta_for_atoms_kl, tilt_atoms
 from infalign.quantile.voting import MajorityVote
 from infalign.quantile.win_rate import atomic_win_rate
@@ -152,6 +154,23 @@ def test_quantile_procedures_on_atoms(procedure):
     found = np.bincount(draws[np.arange(m), picked], minlength=5) / m
     assert (np.abs(found - decoded) < 4.5 * np.sqrt(decoded / m)).all()
     assert (np.abs(found - policy) > 4.5 * np.sqrt(decoded / m)).any()
+
+
+QUANTILE_PROCEDURES = [RewindAndRepeat(0.45, 3), SoftBestOfN(4, 0.3), MetropolisHastings(3)]
+
+
+@pytest.mark.parametrize("procedure", QUANTILE_PROCEDURES, ids=named)
+@pytest.mark.parametrize("masses", [(0.7, 0.3), (0.2, 0.3, 0.1, 0.4)])
+def test_the_optimum_for_a_discrete_reward_is_the_one_on_the_interval(procedure, masses):
+    """Newton's method on [0,1] with ties, and mirror ascent on atoms: two ways, nine digits."""
+    reference, rewards = np.array(masses), np.arange(float(len(masses)))
+    decode = decode_of(procedure, rewards, reference)
+    on_atoms = mirror_ascent(reference, decode, rewards, kl=0.3, starts=2).best
+    on_interval = optimal_transform(procedure, kl=0.3, ties=Ties.of_masses(reference))
+    assert abs(on_atoms.win_rate - on_interval.win_rate) < 1e-9
+    assert abs(on_atoms.beta - on_interval.beta) < 1e-9
+    untied = optimal_transform(procedure, kl=0.3)
+    assert abs(untied.win_rate - on_atoms.win_rate) > 0.02
 
 
 def test_a_judge_of_its_own_changes_the_optimum():
