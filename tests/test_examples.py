@@ -14,7 +14,8 @@ from infalign.pipeline.build import prompts_of, reward_of
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
-WITHOUT_TORCH = ("plan_best_of_n", "calibrate_your_rewards")
+PLANS = tuple(script.stem for script in SCRIPTS if script.stem.startswith("plan_"))
+WITHOUT_TORCH = (*PLANS, "own_procedure", "calibrate_your_rewards")
 
 
 def printed_by(name: str, *options: str) -> str:
@@ -41,6 +42,71 @@ def test_planning_prints_the_limit_of_best_of_4_last():
     # Decoded by the N it was trained for, and by no other, it reaches the limit.
     rows = re.findall(r"M = +(\d+) +(\S+) +(\S+)", printed)
     assert [m for m, won, limit in rows if won == limit] == ["4"]
+
+
+def test_the_target_is_reached_with_less_kl_by_more_candidates():
+    printed = printed_by("plan_target", "--win-rate", "0.9", "--kl-price", "8")
+    ways = re.findall(r"^best-of-(\d+) +(\S+)", printed, re.M)
+    kls = [float(kl) for _, kl in ways]
+    assert kls == sorted(kls, reverse=True)
+    assert abs(kls[0] - 1.3026) < 1e-4  # one answer, nine wins of ten
+    assert re.findall(r"^best-of-(\d+) .*cheapest", printed, re.M) == ["4"]
+
+
+def test_the_robust_policy_loses_least_at_worst():
+    printed = printed_by("plan_mismatch", "--ns", "1", "4")
+    lost = {
+        row.split()[0]: float(row.split()[-1])
+        for row in re.findall(r"^(?:best-of-\d|robust) .*$", printed, re.M)
+    }
+    assert lost["robust"] < min(lost["best-of-1"], lost["best-of-4"])
+    integrated = re.search(r"anew: (.*)$", printed, re.M)
+    assert integrated is not None
+    robust = re.search(r"^robust +(\S+) +(\S+)", printed, re.M)
+    assert robust is not None
+    assert integrated[1].split(", ") == list(robust.groups())
+
+
+def test_more_rollouts_lose_less():
+    printed = printed_by("plan_rollouts", "--loss", "0.01")
+    lost = {int(k): float(x) for k, x in re.findall(r"^ +(\d+) +\S+ +(\S+) ", printed, re.M)}
+    assert list(lost.values()) == sorted(lost.values(), reverse=True)
+    enough = re.search(r"K = (\d+) loses", printed)
+    assert enough is not None
+    assert 64 < int(enough[1]) < 128
+    assert lost[64] > 0.01 > lost[128]
+
+
+def test_the_predicted_standard_error_is_the_simulated_one():
+    """The simulated one has a standard error of 1.1 %: 5 % is far outside."""
+    printed = printed_by("plan_power")
+    predicted, simulated = (float(x) for x in re.findall(r"(0\.\d{4}) (?:predicted|over)", printed))
+    assert abs(simulated / predicted - 1) < 0.05
+
+
+def test_solving_for_the_judge_wins_more_by_the_judge():
+    """ρ of the simulated scores is (6/π)·asin(0.3) = 0.582."""
+    printed = printed_by("plan_judge")
+    rho, error = (float(x) for x in re.findall(r"ρ = (\S+) ± (\S+)", printed)[0])
+    assert abs(rho - 0.5819) < 4 * error
+    gold = dict(re.findall(r"^(\w[\w() -]*?) +0\.\d+ +(0\.\d+)$", printed, re.M))
+    assert max(gold, key=lambda name: float(gold[name])) == "optimal for gold"
+
+
+def test_an_own_procedure_is_checked_and_has_an_optimum():
+    printed = printed_by("own_procedure")
+    assert "the same story" in printed
+    rates = {name: float(x) for name, x in re.findall(r"^(\S+) +beta.*rate (\S+)", printed, re.M)}
+    assert max(rates, key=rates.__getitem__) == "optimal"
+
+
+def test_the_policy_for_the_vote_wins_the_vote_and_the_other_the_single_answer():
+    printed = printed_by("plan_majority_vote")
+    (alone, vote) = (
+        [float(x) for x in row] for row in re.findall(r"for majority\S+ +(\S+) +(\S+)", printed)
+    )
+    assert alone[0] > vote[0]
+    assert vote[1] > alone[1]
 
 
 def test_calibrating_makes_prompts_alike_and_the_optimal_transform_wins_at_best_of_4():
