@@ -121,5 +121,5 @@ def test_a_judge_who_knows_nothing_sees_nothing():
     for row in plan(BestOfN(4), kl=1.0, agreement=0.0):
         assert row.gold_win_rate == pytest.approx(0.5)
         assert math.isnan(row.fraction_of_limit)
-    with pytest.raises(ValueError, match="agreement is 1.2"):
+    with pytest.raises(ValueError, match=r"agreement is 1\.2"):
         plan(BestOfN(4), kl=1.0, agreement=1.2)

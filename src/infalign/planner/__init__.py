@@ -4,6 +4,7 @@ Each file answers one question, from the arithmetic on [0,1] alone: nothing is s
 """
 
 from infalign.planner.compare import PlanRow, plan
+from infalign.planner.gold import GoldRow, gold_by_kl, gold_by_n, stops_at
 from infalign.planner.heatmap import write_heatmap
 from infalign.planner.mismatch import Mismatch, mismatch
 from infalign.planner.power import PowerRow, detectable, naive_variance, power, prompts_needed
@@ -15,6 +16,7 @@ from infalign.planner.variance import Components, components, difference_compone
 __all__ = [
     "LARGEST_KL",
     "Components",
+    "GoldRow",
     "Mismatch",
     "PlanRow",
     "PowerRow",
@@ -27,6 +29,8 @@ __all__ = [
     "detectable",
     "difference_components",
     "enough_rollouts",
+    "gold_by_kl",
+    "gold_by_n",
     "least_kl",
     "mismatch",
     "naive_variance",
@@ -36,5 +40,6 @@ __all__ = [
     "robust",
     "rollouts",
     "saddle_point",
+    "stops_at",
     "write_heatmap",
 ]

@@ -1,0 +1,157 @@
+"""What was asked for: procedures, transforms, KLs and lists of numbers from words."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infalign.cli.changes import experiment_from
+
+if TYPE_CHECKING:
+    from infalign.quantile.procedures import Procedure
+    from infalign.quantile.transforms import Transform
+
+__all__ = [
+    "asked_procedure_and_kls",
+    "asked_procedures",
+    "asked_transform",
+    "counts",
+    "refuse_kl",
+]
+
+LARGEST_KL = 8.0
+"""Nats; beyond it an aligned policy gives only what the reference says once in three thousand."""
+
+
+def asked_procedure_and_kls(
+    file: Path | None,
+    names: Sequence[str],
+    n: int | None,
+    probabilities: str | None,
+    kls: Sequence[float],
+) -> "tuple[Procedure, Sequence[float]]":
+    """The procedure and KLs of the command line, and what it leaves open from the file."""
+    if len(names) > 1:
+        raise ValueError(
+            f"{len(names)} procedures came; several are compared by --mismatch or "
+            "--target-win-rate. Leave all but one out, or add one of these."
+        )
+    experiment = None if file is None else experiment_from(file)
+    if experiment is not None and not (names or n or probabilities):
+        from infalign.quantile.names import procedure_from_name
+
+        chosen = procedure_from_name(experiment.procedure.kind, **_settings(experiment.procedure))
+    else:
+        chosen = _procedure(names[0] if names else "best_of_n", n, probabilities)
+    if experiment is not None and not kls:
+        kls = [_planned_kl(experiment, chosen)]
+    for kl in kls:
+        refuse_kl(kl)
+    return chosen, kls or [1.0]
+
+
+def asked_procedures(
+    names: Sequence[str], n: int | None, probabilities: str | None, ns: str | None, usual: str
+) -> "list[Procedure]":
+    """Several procedures: those named, or one kind with each number of --ns."""
+    if ns is None and (len(names) > 1 or (len(names) == 1 and not _has_n(names[0]))):
+        return [_procedure(name, n if _has_n(name) else None, probabilities) for name in names]
+    if len(names) > 1 or (names and not _has_n(names[0])):
+        raise ValueError(
+            f"--ns {ns} came with --procedure {' '.join(names)}; give the numbers of one kind "
+            "(--procedure worst_of_n --ns 1,4), or several whole procedures and no --ns."
+        )
+    if n is not None:
+        raise ValueError(f"--n {n}: several numbers are compared here; give them as --ns 1,2,4.")
+    kind = names[0] if names else "best_of_n"
+    return [_procedure(kind, one, None) for one in counts("--ns", ns or usual, 1)]
+
+
+def _has_n(name: str) -> bool:
+    return name.strip().replace("-", "_").endswith("_n")
+
+
+def counts(option: str, text: str, least: int) -> list[int]:
+    """Integers separated by commas."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"{option} {text}: integers separated by commas are needed, as in {option} 4,8,16."
+        ) from None
+    small = next((one for one in found if one < least), None)
+    if small is not None:
+        raise ValueError(f"{option} {text}: {small} is too small; at least {least} is needed.")
+    return found
+
+
+def refuse_kl(kl: float) -> None:
+    """Raise ValueError on a KL that is not planned for."""
+    if not 0 < kl <= LARGEST_KL:
+        raise ValueError(
+            f"--kl {kl:g}: a KL between 0 and {LARGEST_KL:g} nats is needed; beyond, the "
+            "policy would say only what the reference says once in three thousand times."
+        )
+
+
+def _procedure(name: str, n: int | None, probabilities: str | None) -> "Procedure":
+    from infalign.quantile.names import procedure_from_name
+
+    plain = name.strip().replace("-", "_")
+    settings: dict[str, Any] = {}
+    if probabilities is not None:
+        settings["probabilities"] = _numbers(probabilities)
+    if n is not None and n < 1:
+        raise ValueError(f"--n {n}: the number of responses per answer is at least 1.")
+    if "(" in plain:
+        if n is not None:
+            raise ValueError(f"--procedure {name} has its settings; leave out --n {n}.")
+    elif plain.rpartition("_")[2].isdigit():
+        if n is not None:
+            raise ValueError(f"--procedure {name} says how many responses; leave out --n {n}.")
+    elif plain.endswith("_of_n") or n is not None:
+        settings["n"] = 4 if n is None else n
+    return procedure_from_name(plain, **settings)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--probabilities {text}: numbers separated by commas are needed, one for each rank, "
+            "worst first, as in 0,0,1,0."
+        ) from None
+
+
+def asked_transform(name: str) -> "Transform | None":
+    """The transform of a name such as `log` or `exp(-5)`; None for `optimal`, always there."""
+    from infalign.quantile.names import transform_from_name
+
+    plain = name.strip()
+    if plain == "optimal":
+        return None
+    steep = re.fullmatch(r"exp(?:onential)?(?:[(:=]\s*([-+.\deE]+)\s*\)?)?", plain)
+    if steep is None:
+        return transform_from_name(plain)
+    return transform_from_name("exponential", t=float(steep[1]) if steep[1] else 10.0)
+
+
+def _planned_kl(experiment: Any, procedure: "Procedure") -> float:
+    """The KL the experiment trains to; where it gives β, the KL its transform has there."""
+    training = experiment.training
+    if training.kl is not None:
+        return training.kl
+    from infalign.quantile.names import transform_from_name
+    from infalign.quantile.tilting import TiltedPolicy
+
+    settings = _settings(experiment.transform)
+    if experiment.transform.kind == "optimal":
+        settings = {"procedure": procedure, "beta": training.beta}
+    transform = transform_from_name(experiment.transform.kind, **settings)
+    return TiltedPolicy(transform, training.beta).kl
+
+
+def _settings(section: Any) -> dict[str, Any]:
+    """What a section of the file says beside its kind."""
+    return {name: value for name, value in vars(section).items() if name != "kind"}
