@@ -32,7 +32,7 @@ demo: $(VENV)/.demo  ## align a real language model for best-of-4, measure it, w
 
 install: $(VENV)/.dev  ## everything a developer needs, in .venv
 
-test: $(VENV)/.dev  ## all tests, the real embedded model included
+test: $(VENV)/.dev  ## all tests, the real embedded model included; those of the page need chromium
 	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/.dev  ## style, types

@@ -88,17 +88,13 @@ def page_html(**start_values: str | float) -> str:
     """
     for name, value in start_values.items():
         _refuse(name, value)
-    start = json.dumps(START | start_values).replace("<", "\\u003c")
+    maths = "\n".join(_plain("maths", name) for name in _MATHS)
+    view = "\n".join(_plain("view", name) for name in _VIEW)
     parts = {
         "css": _text("style.css"),
-        "start": start,
-        "maths": "\n".join(
-            [*(_plain("maths", name) for name in _MATHS), _plain("maths", "service")]
-        ),
-        "view": "(() => {\n%s\n})();"
-        % "\n".join(
-            [*(_plain("maths", name) for name in _MATHS), *(_plain("view", name) for name in _VIEW)]
-        ),
+        "start": json.dumps(START | start_values).replace("<", "\\u003c"),
+        "maths": maths + "\n" + _plain("maths", "service"),
+        "view": f"(() => {{\n{maths}\n{view}\n}})();",
     }
     # One pass, so that nothing inside a part is taken for a place to fill.
     return re.sub(r"/\*(css|start|maths|view)\*/", lambda m: parts[m[1]], _text("template.html"))
@@ -149,4 +145,4 @@ def _plain(folder: str, name: str) -> str:
 
 
 def _text(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return resources.files(__name__).joinpath(name).read_text(encoding="utf-8")

@@ -39,7 +39,7 @@ export function procedureOf(state) {
     metropolis_hastings: () => [metropolisHastings(steps, n), [steps, n]],
   }[procedure]();
   const alone = { identity: true, rewind_and_repeat: most === 1 || threshold === 0,
-    metropolis_hastings: steps === 0 }[procedure] ?? n === 1;
+    metropolis_hastings: steps === 0 || n === 1 }[procedure] ?? n === 1;
   const kind = alone ? Object.assign(single(), { label: made.label }) : made;
   return Object.assign(kind, { key: alone ? "single" : `${procedure}:${key}` });
 }
@@ -106,7 +106,7 @@ function curves(state, procedure, law) {
 export function withRollouts(state) {
   const procedure = procedureOf(state);
   if (!procedure.density) return { reason: "computed for procedures that pick by rank" };
-  if (state.transform === "gold") return { reason: "computed for the reward that selects" };
+  if (state.agreement === 0) return { reason: "a judge that knows nothing" };
   const law = lawOf(state, procedure);
   if (law === null) return { reason: "needs the optimum, which was not found here" };
   const named = ["identity", "log", "exponential"].includes(state.transform);
@@ -114,8 +114,8 @@ export function withRollouts(state) {
   const fallen = named ? transformOf(state.transform, state.t).fallen
     : (u, x) => law.beta * (law.logDensityAt(u, x) - top);
   const most = state.procedure === "best_of_poisson" ? 48 : procedure.candidates();
-  const kind = procedure.extreme === 0 && !named ? "identity" : state.transform;
-  return finiteWinRate(procedure, most, rankMeans(kind, fallen, state.k), state.k, state.kl);
+  const kind = procedure.extreme === 0 && state.transform === "optimal" ? "identity" : state.transform;
+  return finiteWinRate(procedure, most, rankMeans(kind, fallen, state.k), state.k, state.kl, state.agreement);
 }
 
 /** KLs of the frontier's points: dense where it bends. */

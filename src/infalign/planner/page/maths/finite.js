@@ -3,8 +3,9 @@
 // After K rollouts a response is known by its rank r among them, so its training reward is the
 // posterior mean Φ̄_K(r) of Φ and the policy is a step function. The average is over the same hashed
 // draws of the K quantiles as in Python (quantile/portable.py), so the numbers agree.
-import { Mesh, gaussRule } from "./quadrature.js";
-import { logGamma, root } from "./special.js";
+import { FINE, Mesh, gaussRule } from "./quadrature.js";
+import { logGamma, normalQuantile, root } from "./special.js";
+import { goldCurves } from "./judge.js";
 
 const DRAWS = 400, NODES = 24, CELLS = 4096;
 
@@ -64,8 +65,14 @@ export function rankMeans(kind, fallen, k) {
   });
 }
 
+/** An imperfect judge's loss is smooth in normal scores, so ever steeper in u towards both ends: gaps
+ * are cut there. */
+const ENDS = [];
+for (let j = 9; j >= 2; j--) ENDS.push(0.25 ** j);
+for (let j = 2; j <= 9; j++) ENDS.push(1 - 0.25 ** j);
+
 /** A rank rule's density and the reference's loss, tabulated: cubics on equal cells of [0,1]. */
-function tables(procedure) {
+function tables(procedure, agreement) {
   const g = new Float64Array(CELLS + 1), slope = new Float64Array(CELLS + 1);
   for (let c = 0; c <= CELLS; c++) {
     g[c] = procedure.density(c / CELLS, 1 - c / CELLS);
@@ -80,7 +87,9 @@ function tables(procedure) {
     }
     loss[c] = loss[c + 1] + sum / (2 * CELLS);
   }
-  return { density: cubic(g, slope, 1), loss: cubic(loss, g, -1) };
+  if (agreement === 1) return { density: cubic(g, slope, 1), loss: cubic(loss, g, -1) };
+  const mesh = new Mesh(FINE), judged = mesh.map(normalQuantile).map(goldCurves(procedure, agreement).loss);
+  return { density: cubic(g, slope, 1), loss: (u) => mesh.interpolate(judged, u, 1 - u) };
 }
 
 function cubic(values, slopes, sign) {
@@ -94,7 +103,7 @@ function cubic(values, slopes, sign) {
 
 /** Win rate with K rollouts at a mean true KL: {winRate, beta}, or {largest} where K cannot reach it.
  * `most` is the largest number of candidates, which sets the Gauss nodes per gap. */
-export function finiteWinRate(procedure, most, phi, k, kl) {
+export function finiteWinRate(procedure, most, phi, k, kl, agreement) {
   const gaps = portableGaps(k), size = k + 1, top = Math.max(...phi);
   let largest = 0;
   for (let d = 0; d < DRAWS; d++) {
@@ -122,29 +131,38 @@ export function finiteWinRate(procedure, most, phi, k, kl) {
   while (meanKl(low) < kl) low -= 2;
   while (meanKl(high) > kl) high += 2;
   const logBeta = root((l) => meanKl(l) - kl, low, high, 1e-10);
-  return { winRate: stepWinRate(procedure, most, phi, top, Math.exp(logBeta), gaps), beta: Math.exp(logBeta) };
+  return { winRate: stepWinRate(procedure, most, phi, Math.exp(logBeta), gaps, agreement), beta: Math.exp(logBeta) };
 }
 
-function stepWinRate(procedure, most, phi, top, beta, gaps) {
-  const size = phi.length, { density, loss } = tables(procedure);
-  const { nodes, weights } = gaussRule(Math.min(Math.floor((2 * most + 1) / 2), NODES));
+function stepWinRate(procedure, most, phi, beta, gaps, agreement) {
+  const size = phi.length, { density, loss } = tables(procedure, agreement), top = Math.max(...phi);
+  const more = agreement === 1 ? 0 : 4, cuts = agreement === 1 ? [] : ENDS;
+  const { nodes, weights } = gaussRule(Math.min(Math.floor((2 * most + 1) / 2) + more, NODES));
   const weight = phi.map((v) => Math.exp((v - top) / beta));
+  /** ∫ loss·g(F) dF over a piece that starts at (u, F) = (from, below). */
+  const piece = (from, gap, below, share) => {
+    let sum = 0;
+    for (let q = 0; q < nodes.length; q++) {
+      const place = (1 + nodes[q]) / 2;
+      sum += weights[q] * loss(from + gap * place) * density(below + share * place);
+    }
+    return (sum / 2) * share;
+  };
   let lost = 0;
   for (let d = 0; d < DRAWS; d++) {
-    let mass = 0, below = 0, from = 0;
+    let mass = 0, below = 0, from = 0, cut = 0;
     for (let r = 0; r < size; r++) mass += gaps[d * size + r] * weight[r];
     for (let r = 0; r < size; r++) {
-      const gap = gaps[d * size + r], share = (gap * weight[r]) / mass;
-      if (share > 1e-14) {
-        let sum = 0;
-        for (let q = 0; q < nodes.length; q++) {
-          const place = (1 + nodes[q]) / 2;
-          sum += weights[q] * loss(from + gap * place) * density(below + share * place);
-        }
-        lost += (sum / 2) * share;
+      const dense = weight[r] / mass, end = from + gaps[d * size + r];
+      while (cut < cuts.length && cuts[cut] < end) {
+        lost += piece(from, cuts[cut] - from, below, (cuts[cut] - from) * dense);
+        below += (cuts[cut] - from) * dense;
+        from = cuts[cut++];
       }
+      const share = (end - from) * dense;
+      if (share > 1e-14) lost += piece(from, end - from, below, share);
       below += share;
-      from += gap;
+      from = end;
     }
   }
   return 1 - lost / DRAWS;

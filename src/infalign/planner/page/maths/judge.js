@@ -23,7 +23,7 @@ const goldTables = new Map();
 const REACH = 9.2;
 
 /** loss and −d loss/dz as functions of z: tabulated with exact derivatives, once per ρ. */
-function goldCurves(procedure, agreement) {
+export function goldCurves(procedure, agreement) {
   const key = `${procedure.key},${agreement}`;
   if (goldTables.has(key)) return goldTables.get(key);
   const mesh = wideMesh(procedure.breaks), against = procedure.decoded(mesh, uniformOn(mesh).f);

@@ -35,7 +35,7 @@ function ask() {
   busySince = now;
   asked += 1;
   answers = { frontier: {}, mismatch: {}, shown: answers.shown };
-  document.documentElement.dataset.settled = "";
+  Object.assign(document.documentElement.dataset, { settled: "", numbers: "" });
   for (const panel of ["numbers", "frontier", "phi", "density", "mismatch"]) find(panel).classList.add("stale");
   worker.postMessage({ id: asked, state });
 }
@@ -89,6 +89,7 @@ function showNumbers() {
   find("numbers").innerHTML = rows.map(([key, title, text, value, note]) =>
     `<div><dt>${title}</dt><dd data-name="${key}" data-value="${value ?? ""}">${text}<small>${note}</small></dd></div>`).join("");
   find("numbers").classList.toggle("stale", !numbers.label);
+  if (limits && (state.k === 0 || rollouts)) document.documentElement.dataset.numbers = hashOf(state);
   const main = gold ? `The gold judge prefers it in <b>${percent(judged)}</b> of cases` : `It wins <b>${percent(judged)}</b>`;
   find("sentence").innerHTML = numbers.missing ? "No number here." :
     `${main}, trained on ${transformName(state)} and decoded by ${at} nats.`;
@@ -111,7 +112,7 @@ function rolloutRow(rollouts) {
   if (!rollouts) return ["rollouts", title, "…", NaN, "calibrated by so many"];
   if (rollouts.reason) return ["rollouts", title, "—", NaN, rollouts.reason];
   if (rollouts.largest) return ["rollouts", title, "out of reach", NaN, `K rollouts reach at most KL ${real(0.999 * rollouts.largest, 3)}`];
-  return ["rollouts", title, percent(rollouts.winRate), rollouts.winRate, "by the reward that selects"];
+  return ["rollouts", title, percent(rollouts.winRate), rollouts.winRate, state.agreement < 1 ? "by the gold judge" : "both sides by the procedure"];
 }
 
 function showNotice(numbers, limits, rollouts) {

@@ -26,14 +26,23 @@ export function transformName({ transform, t }) {
   return transform === "exponential" ? `exp(${t})` : { gold: "optimal for gold" }[transform] ?? transform;
 }
 
+/** The procedure as the command line reads it. */
+function spelled(s) {
+  return {
+    best_of_poisson: `'best_of_poisson(${s.n})'`,
+    soft_best_of_n: `'soft_best_of_n(${s.n}, ${s.temperature})'`,
+    rewind_and_repeat: `'rewind_and_repeat(${s.threshold}, ${s.at_most})'`,
+    metropolis_hastings: s.n > 1 ? `'metropolis_hastings(${s.steps}, n=${s.n})'` : "identity",
+    identity: "identity",
+  }[s.procedure] ?? `${s.procedure} --n ${s.n}`;
+}
+
 /** The `infalign plan` command that answers this state. */
 export function commandOf(state) {
-  const parts = ["infalign plan", `--procedure ${state.procedure}`];
-  const flag = (name) => name.replaceAll("_", "-");
-  for (const control of PROCEDURES[state.procedure].controls) parts.push(`--${flag(control)} ${state[control]}`);
-  parts.push(`--kl ${state.kl}`);
+  const parts = [`infalign plan --procedure ${spelled(state)} --kl ${state.kl}`];
   if (state.transform !== "optimal" && state.transform !== "gold") {
-    parts.push(`--transform ${state.transform === "exponential" ? `'exp(${state.t})'` : state.transform}`);
+    parts.push(`--transform ${state.transform === "exponential" && state.t !== 0 ? `'exp(${state.t})'`
+      : state.transform === "log" ? "log" : "identity"}`);
   }
   if (state.k > 0) parts.push(`--rollouts ${state.k}`);
   if (state.agreement < 1) parts.push(`--agreement ${state.agreement}`);
