@@ -248,6 +248,7 @@ def _act(title: str, summary: str, gain: dict[str, float], reach: tuple, rng) ->
             17,
             {"model": "sha256 9f2c…e1"},
         ),
+        plan={"procedure": "best_of_n", "n": 4, "kl": 0.5, "transform": "exponential", "k": 32},
     )
 
 

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from infalign.planner.page import page_html
 from infalign.report import (
     Act,
     Answer,
@@ -57,8 +58,16 @@ class _Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def text(folder: Path) -> str:
+def whole(folder: Path) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def text(whole: str) -> str:
+    """The report's own text, without the page in the planner's frame."""
+    found, frames = re.subn(r'srcdoc="[^"]*"', 'srcdoc=""', whole)
+    assert frames == 1
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +85,27 @@ def test_the_page_asks_the_network_for_nothing_and_runs_nothing(text: str, page:
     without_namespace = text.replace('xmlns="http://www.w3.org/2000/svg"', "")
     assert not re.search(r"(?:https?:)?//\w", without_namespace)
     assert "@import" not in text
-    for tag in ("script", "link", "iframe", "img", "object", "embed", "base"):
+    for tag in ("script", "link", "img", "object", "embed", "base"):
         assert page.all(tag) == []
+    (frame,) = page.all("iframe")
+    assert frame["sandbox"] == "allow-scripts"  # scripts, but no way into the report
     for _, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")]
         assert (attributes.get("href") or "#").startswith("#")
         assert "src" not in attributes
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+
+
+def test_the_planner_is_there_whole_and_starts_at_the_experiment(example: Report, whole: str):
+    (frame,) = _Page(whole).all("iframe")
+    assert frame["srcdoc"] == page_html(**example.acts[0].plan)
+    assert frame["title"]
+    assert '"transform": "exponential"' in frame["srcdoc"]
+
+
+def test_a_report_without_a_plan_has_no_planner(tmp_path: Path):
+    page = write_report(Report("None", (Act("No plan"),)), tmp_path).read_text(encoding="utf-8")
+    assert "iframe" not in page
 
 
 def test_ids_are_unique_and_every_reference_finds_its_own(text: str, page: _Page):

@@ -13,6 +13,7 @@ from infalign.evaluation import estimate, paired_difference
 from infalign.pipeline.measurement import SPLITS, Measurement, Split, reach
 from infalign.pipeline.stages import read_measurements, read_rows
 from infalign.pipeline.study import POLICIES, TREATMENT, Study, recorded, versions
+from infalign.planner.page import startable
 from infalign.quantile.procedures import BestOfN
 from infalign.quantile.win_rate import frontier
 from infalign.report import (
@@ -80,7 +81,21 @@ def act_of(study: Study, title: str, summary: str = "") -> Act:
         ),
         cost=study.cost_rows(),
         manifest=manifest_of(study),
+        plan=_plan(study, target),
     )
+
+
+def _plan(study: Study, kl: float) -> dict[str, str | float]:
+    """Where the report's planner starts: at the experiment, as far as the planner can show it."""
+    experiment = study.experiment
+    procedure, transform = experiment.procedure, experiment.transform
+    if procedure.kind == "order_statistic":
+        return {}
+    plan: dict[str, str | float] = {"procedure": procedure.kind, "kl": float(f"{kl:.3g}")}
+    plan |= {"n": procedure.candidates, "k": experiment.rollouts.k, "transform": transform.kind}
+    if transform.kind == "exponential":
+        plan["t"] = transform.t
+    return startable(plan)
 
 
 def manifest_of(study: Study) -> Manifest:

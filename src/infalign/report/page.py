@@ -1,9 +1,11 @@
 """report.html: every part of every act that is there, on one page that needs nothing else.
 
-The page carries its style and its figures; it has no script and asks the network for nothing.
+The page carries its style and its figures and asks the network for nothing. It runs no script,
+except inside the planner's own frame, which is walled off from the rest.
 """
 
 import dataclasses
+import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from infalign.planner.page import page_html, startable
 from infalign.report import behind_figures as behind
 from infalign.report import tables
 from infalign.report.figures import by_n, calibration, canvas, frontier, training
@@ -87,12 +90,19 @@ def render(report: Report) -> str:
         report=report,
         acts=acts,
         cost=tables.cost(report.cost),
+        planner=_planner(report),
         palette=palette,
         split_words=split_words,
         answers_shown=_ANSWERS_SHOWN,
         light=_variables(LIGHT),
         dark=_variables(DARK),
     )
+
+
+def _planner(report: Report) -> Markup | None:
+    """The planner's whole page as the text of an attribute, started at the first act's plan."""
+    plan = next((act.plan for act in report.acts if act.plan), None)
+    return None if plan is None else Markup(html.escape(page_html(**startable(plan))))
 
 
 def _variables(theme: dict[str, str]) -> Markup:

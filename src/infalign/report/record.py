@@ -204,6 +204,9 @@ class Act(PlainRecord):
     """Seconds, responses and tokens by stage."""
     manifest: Manifest | None = None
     """How to run it again."""
+    plan: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
+    """Where the report's planner starts: values of `infalign.planner.page.START` by name. The
+    first act that has them decides."""
 
 
 @final

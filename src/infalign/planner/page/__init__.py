@@ -9,10 +9,11 @@ import json
 import math
 import os
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
-__all__ = ["START", "page_html", "write_page"]
+__all__ = ["START", "page_html", "startable", "write_page"]
 
 START: dict[str, str | float] = {
     "procedure": "best_of_n",
@@ -119,6 +120,23 @@ def write_page(path: str | os.PathLike[str], **start_values: str | float) -> Pat
     path = Path(path)
     path.write_text(page_html(**start_values), encoding="utf-8")
     return path
+
+
+def startable(values: Mapping[str, str | float]) -> dict[str, str | float]:
+    """Those of the values that the page can start from: numbers moved into its ranges.
+
+    Example:
+        >>> startable({"procedure": "best_of_n", "kl": 9.0, "transform": "wild", "beta": 0.1})
+        {'procedure': 'best_of_n', 'kl': 4}
+    """
+    found: dict[str, str | float] = {}
+    for name, value in values.items():
+        if isinstance(value, str):
+            found |= {name: value} if value in _CHOICES.get(name, ()) else {}
+        elif name in _RANGES and math.isfinite(value):
+            low, high = _RANGES[name]
+            found[name] = low if value < low else high if value > high else value
+    return found
 
 
 def _refuse(name: str, value: str | float) -> None:
