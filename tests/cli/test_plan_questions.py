@@ -20,7 +20,7 @@ from infalign.planner import (
 def test_the_least_kl_for_each_n(infalign_command):
     code, out, err = infalign_command("plan", "--target-win-rate", "0.9", "--ns", "1,4,16")
     assert (code, err) == (0, "")
-    assert "no training needed" in out
+    assert "0: no training needed" in out
     assert "decoded by identity, one opponent for all rows" in out
     arguments = ("plan", "--target-win-rate", "0.9", "--ns", "1,4,16", "--kl-price", "3", "--json")
     data = json.loads(infalign_command(*arguments)[1])

@@ -105,6 +105,7 @@ def test_the_certificate_closes_and_active_procedures_are_equally_bad(procedures
     found = robust(procedures, kl, criterion=criterion)
     assert found.gap + 1e-12 >= 0
     assert found.gap <= 1e-6
+    assert found.is_concave == all(isinstance(p, BestOfN) for p in procedures)
     values = -found.losses if criterion == "loss" else found.win_rates
     active = found.weights > 1e-3
     assert found.weights.sum() == pytest.approx(1)
@@ -191,3 +192,22 @@ def test_a_heat_map_is_drawn(ending, matrix, tmp_path):
 def test_bad_questions_are_refused(call, said, matrix):
     with pytest.raises(ValueError, match=said):
         call(matrix)
+
+
+def test_the_worst_case_may_be_a_gold_judges():
+    found = robust(BESTS[:2], 0.5, agreement=0.6)
+    rows = mismatch(BESTS[:2], 0.5, transforms=[found.transform], agreement=0.6)
+    assert found.gap <= 1e-6
+    np.testing.assert_allclose(rows.win_rates[-1], found.win_rates, atol=1e-7)
+    assert all(rows.worst_losses[:-1] > found.worst)
+
+
+def test_far_from_the_reference_and_for_many_candidates_the_digits_hold():
+    """Half of the mass of such a law lies within 1e-4 of u = 1."""
+    procedures = [BestOfN(2), BestOfN(32)]
+    rows = mismatch(procedures, 4.0)
+    for i, trained in enumerate(procedures):
+        best = optimal_transform(trained, kl=4.0)
+        found = win_rate(TiltedPolicy(best, best.beta), trained)
+        assert rows.win_rates[i, i] == pytest.approx(found, abs=1e-8)
+    assert np.all(rows.losses >= -1e-9)

@@ -32,7 +32,9 @@ def write_heatmap(found: Mismatch, path: str | Path) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     lost = 100 * found.losses
-    image = axes.imshow(lost, cmap="Blues", vmin=0, vmax=max(float(lost.max()), 1e-9))
+    image = axes.imshow(
+        lost, cmap="Blues", vmin=0, vmax=max(float(lost.max()), 1e-9), aspect="auto"
+    )
     middle = float(lost.max()) / 2
     for i, j in np.ndindex(rows, columns):
         colour = "white" if lost[i, j] > middle else "black"

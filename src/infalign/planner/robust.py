@@ -84,6 +84,9 @@ class Robust:
     """λ: which procedures bind, and how much. Sum to 1."""
     gap: float
     """No policy of this KL has a worst case better by more than this."""
+    is_concave: bool
+    """Whether each W_j is known to be concave. Else the inner maxima come from a search, and the
+    gap is as certain as that."""
 
     @property
     def losses(self) -> Float[np.ndarray, "J"]:
@@ -135,7 +138,9 @@ def robust(
     gap = float(weights @ worths - worths.min())
     names = tuple(p.name for p in procedures)
     transform = RobustTransform(law, inner.breaks)
-    return Robust(transform, criterion, names, worths + base, limits, weights, gap)
+    return Robust(
+        transform, criterion, names, worths + base, limits, weights, gap, inner.is_concave
+    )
 
 
 Evaluated = tuple[Float[np.ndarray, "J"], Any]
@@ -241,11 +246,11 @@ class _Inner:
     ) -> None:
         self._terms = [Term(p, Opponent(p, agreement, NO_TIES)) for p in procedures]
         self._kl, self._base, self._last = kl, base, None
-        self._search = not all(map(_favours_the_top, procedures))
+        self.is_concave = all(map(_favours_the_top, procedures))
 
     def __call__(self, weights: np.ndarray) -> Evaluated:
         self._last = stationary_law(
-            self._objective(weights), kl=self._kl, near=self._last, search=self._search
+            self._objective(weights), kl=self._kl, near=self._last, search=not self.is_concave
         )
         return self._worths(self._last), self._last
 

@@ -93,8 +93,7 @@ def reached(
         words = ["efficient"] if way.is_efficient else []
         words += ["knee"] if way.is_knee else []
         words += ["cheapest"] if way.is_cheapest else []
-        says = "no training needed" if way.kl == 0 else nats(way.kl)
-        says = "out of reach" if math.isnan(way.kl) else says
+        says = "out of reach" if math.isnan(way.kl) else nats(way.kl)
         cells.append(
             [
                 way.procedure,
@@ -109,8 +108,9 @@ def reached(
     judged = "" if agreement == 1 else f", by a gold judge of agreement {agreement:.3g}"
     notes = [
         f"Least KL: against the reference decoded by {reference.name}, one opponent for all rows.",
-        "Decoded alike: where the reference is decoded as the policy is, and grows with N.",
-        "Efficient: nothing has less of both. Knee: beyond it either costs steeply.",
+        "Decoded alike: where the reference is decoded as the policy is, and so grows too.",
+        "0: no training needed. Efficient: nothing has less KL for as few candidates.",
+        "Knee: farthest below the line between the efficient ends, KL against log N.",
     ]
     title = f"Least KL (nats) to a win rate of {target:g}{judged}"
     return Answer(data, [Table(title, columns, cells, notes)])
@@ -158,6 +158,7 @@ def mismatched(
         "robust": {
             "criterion": best.criterion,
             "beta": best.transform.beta,
+            "is_concave": best.is_concave,
             "weights": dict(zip(best.procedures, best.weights.tolist(), strict=True)),
             "worst": best.worst,
             "gap": best.gap,
@@ -181,8 +182,12 @@ def mismatched(
     ]
     if heatmap is not None:
         notes.append(f"Heat map: {heatmap}")
-    columns = ["trained for", *found.columns, "worst"]
-    title = f"Win rate at KL {kl:g} nats, decoded with"
+    if not best.is_concave:
+        notes.insert(2, "The certificate rests on a search: not all win rates here are concave.")
+    names = [name.removeprefix("best-of-") for name in found.columns]
+    is_short = all(name.isdigit() for name in names)  # many columns fit in 80 then
+    columns = ["trained for", *(names if is_short else found.columns), "worst"]
+    title = f"Win rate at KL {kl:g} nats, decoded with{' best-of' if is_short else ''}"
     return Answer(data, [Table(title, columns, cells, notes)])
 
 

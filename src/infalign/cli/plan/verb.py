@@ -91,12 +91,12 @@ Standard: one response from each side. Decoded: both sides by the procedure. Lim
 decoded win rate any policy has at this KL.
 
     One question at a time:
-      [cyan]infalign plan --n 4 --kl 1[/]                           which transform, which β
-      [cyan]infalign plan --target-win-rate 0.9[/]                  how much KL, by N
-      [cyan]infalign plan --mismatch --ns 1,4,16[/]                 trained for another N
-      [cyan]infalign plan --rollouts 16,64 --loss 1[/]              how many calibration rollouts
-      [cyan]infalign plan --power --difference 2[/]                 how many prompts to measure on
-      [cyan]infalign plan --gold --agreement 0.6[/]                 where more N or KL stops helping
+      [cyan]infalign plan --n 4 --kl 1[/]                  which transform, which β
+      [cyan]infalign plan --target-win-rate 0.9[/]         how much KL, by N
+      [cyan]infalign plan --mismatch --ns 1,4,16[/]        decoded in another way
+      [cyan]infalign plan --rollouts 16,64 --loss 1[/]     to calibrate with
+      [cyan]infalign plan --power --difference 2[/]        prompts to measure on
+      [cyan]infalign plan --gold --agreement 0.6[/]        where more N stops helping
 
     Examples:
       [cyan]infalign plan --procedure worst_of_4 --kl 0.5 --kl 1 --kl 2[/]
