@@ -1,0 +1,77 @@
+"""`infalign plan --gold`: where more N or more KL stops helping by another judge."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from infalign.cli.plan.asked import counts
+from infalign.cli.plan.given import (
+    Given,
+    agreement_of_question,
+    procedure_and_kl,
+    reference_of_question,
+)
+from infalign.cli.plan.shown import Answer, Table, rate
+
+if TYPE_CHECKING:
+    from infalign.planner import GoldRow
+    from infalign.quantile.procedures import Procedure
+
+
+__all__ = ["ask"]
+
+
+def ask(given: Given) -> Callable[[], Answer]:
+    """The question, checked; the answer takes a while."""
+    agreement = agreement_of_question(given, must=True)
+    chosen, kl = procedure_and_kl(given)
+    ns = counts("--ns", given.get("ns", "1,2,4,8,16,32,64,128"), 1)
+    reference = reference_of_question(given, "identity")
+    assert reference is not None
+    return lambda: gold_limits(chosen, kl, ns, agreement, reference)
+
+
+def gold_limits(
+    procedure: "Procedure",
+    kl: float,
+    ns: Sequence[int],
+    agreement: float,
+    reference: "Procedure",
+) -> Answer:
+    """Gold win rate by N and by KL."""
+    from infalign.planner import gold_by_kl, gold_by_n, stops_at
+
+    by_n = gold_by_n(agreement, kl, ns, reference_procedure=reference)
+    by_kl = gold_by_kl(agreement, procedure, reference_procedure=reference)
+    stop_n, stop_kl = stops_at(by_n), stops_at(by_kl)
+    data = {
+        "agreement": agreement,
+        "reference_procedure": reference.name,
+        "by_n": {"kl": kl, "rows": by_n, "stops_at": stop_n and stop_n.candidates},
+        "by_kl": {"procedure": procedure.name, "rows": by_kl, "stops_at": stop_kl and stop_kl.kl},
+    }
+    note = f"Against the reference decoded by {reference.name}; policies optimal for the proxy."
+    about = f"Win rate, agreement ρ = {agreement:.3g}: "
+    first = _table(f"{about}best-of-N at KL {kl:g} nats", "N", by_n, stop_n)
+    second = _table(f"{about}{procedure.name} by KL", "KL", by_kl, stop_kl)
+    return Answer(data, [first, dataclasses.replace(second, notes=[*second.notes, note])])
+
+
+def _table(title: str, what: str, rows: "Sequence[GoldRow]", stop: "GoldRow | None") -> Table:
+    of = "candidates" if what == "N" else "kl"
+    cells = [
+        [
+            f"{getattr(row, of):g}",
+            rate(row.proxy_win_rate),
+            rate(row.gold_win_rate),
+            "–" if math.isnan(row.gain) else f"{100 * row.gain:+.1f}",
+        ]
+        for row in rows
+    ]
+    note = (
+        f"Each step up to {what} = {getattr(rows[-1], of):g} still gains a point or more by gold."
+    )
+    if stop is not None:
+        note = f"Beyond {what} = {getattr(stop, of):g} the next step gains less than a point."
+    return Table(title, [what, "by the proxy", "by gold", "points gained"], cells, [note])

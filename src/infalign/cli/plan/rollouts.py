@@ -1,0 +1,93 @@
+"""`infalign plan --rollouts`: what K calibration rollouts cost, how many are enough."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from infalign.cli.plan.asked import asked_transform, counts
+from infalign.cli.plan.given import Given, procedure_and_kl, reference_of_question, refuse_points
+from infalign.cli.plan.shown import Answer, Table, percent, rate
+
+if TYPE_CHECKING:
+    from infalign.planner import RolloutRow
+    from infalign.quantile.procedures import Procedure
+    from infalign.quantile.transforms import Transform
+
+
+__all__ = ["ask"]
+
+
+def ask(given: Given) -> Callable[[], Answer]:
+    """The question, checked; the answer takes a while."""
+    chosen, kl = procedure_and_kl(given)
+    ks, loss = counts("--rollouts", given["rollouts"], 2) if "rollouts" in given else [], None
+    if "loss" in given:
+        loss = given["loss"]
+        refuse_points("--loss", loss)
+    named = [asked_transform(name) for name in given.get("transform", ())]
+    if len(named) > 1:
+        raise ValueError(f"{len(named)} transforms came; --rollouts takes one.")
+    transform, reference = named[0] if named else None, reference_of_question(given)
+    from infalign.planner.rollouts import refuse_unranked
+
+    refuse_unranked(chosen)
+    return lambda: rolled(chosen, kl, ks, loss, transform, reference)
+
+
+def rolled(
+    procedure: "Procedure",
+    kl: float,
+    ks: Sequence[int],
+    loss: float | None,
+    transform: "Transform | None",
+    reference: "Procedure | None",
+) -> Answer:
+    """What K rollouts cost."""
+    from infalign.planner import enough_rollouts, rollouts
+
+    chosen = transform or "optimal"
+    name = transform.name if transform else "optimal"
+    rows = rollouts(procedure, kl, ks, chosen, reference_procedure=reference)
+    enough = None
+    if loss is not None:
+        enough = enough_rollouts(procedure, kl, loss / 100, chosen, reference_procedure=reference)
+    data = {
+        "procedure": procedure.name,
+        "kl": kl,
+        "transform": name,
+        "rollouts": rows,
+        "loss": loss,
+        "enough": enough,
+    }
+    title = f"Calibrated with K rollouts per prompt, {name}, KL {kl:g} nats"
+    if not rows:
+        table = Table(title, ["points to lose", "K"], [[f"{loss:g}", str(enough)]])
+    else:
+        table = _table(title, procedure, rows, loss, enough)
+    return Answer(data, [table])
+
+
+def _table(
+    title: str,
+    procedure: "Procedure",
+    rows: "Sequence[RolloutRow]",
+    loss: float | None,
+    enough: int | None,
+) -> Table:
+    notes = []
+    if enough is not None:
+        notes = [f"Enough to lose no more than {loss:g} points: K = {enough}."]
+    if any(math.isnan(row.win_rate) for row in rows):
+        notes.append("–: so few rollouts cannot express this KL.")
+    cells = [
+        [
+            str(row.k),
+            rate(row.win_rate),
+            "–" if math.isnan(row.loss) else f"{100 * row.loss:.1f}",
+            percent(row.fraction),
+            f"{row.largest_kl:.2f}",
+        ]
+        for row in rows
+    ]
+    columns = ["K", f"decoded: {procedure.name}", "points lost", "of the gain", "largest KL"]
+    return Table(title, columns, cells, notes)
