@@ -11,7 +11,7 @@ import { judgeOn } from "./judge.js";
 
 const ORDER = 12, RESOLVED = 1e-7, MOST = 40, FIRST = 0.02, STRIDE = 3;
 /** Milliseconds after which a walk gives up. */
-export const PATIENCE = 15000;
+const PATIENCE = 8000;
 
 const walks = new Map();
 
@@ -20,9 +20,10 @@ export function stationaryLaw(procedure, agreement, kl) {
   const key = `${procedure.key},${agreement}`;
   if (!walks.has(key)) {
     if (walks.size > 60) walks.delete(walks.keys().next().value);
-    walks.set(key, []);
+    walks.set(key, { laws: [], lost: Infinity });
   }
-  const laws = walks.get(key);
+  const walk = walks.get(key), { laws } = walk;
+  if (kl >= walk.lost) return null; // a shorter walk has failed before
   const known = laws.find((law) => law.isLast && Math.abs(law.asked - kl) < 1e-9);
   if (known) return known;
   let from = laws.filter((law) => law.asked < kl).reduce((a, b) => (a?.asked > b.asked ? a : b), null);
@@ -33,7 +34,7 @@ export function stationaryLaw(procedure, agreement, kl) {
     const law = solved(procedure, agreement, guess, goal, goal === kl);
     if (law === null) {
       stride = 1 + (stride - 1) / 2;
-      if (from === null || stride < 1.02) return null;
+      if (from === null || stride < 1.02) break;
       continue;
     }
     laws.push(law);
@@ -41,6 +42,7 @@ export function stationaryLaw(procedure, agreement, kl) {
     from = law;
     stride = Math.min(STRIDE, 1 + 1.5 * (stride - 1));
   }
+  walk.lost = kl;
   return null;
 }
 

@@ -1,6 +1,6 @@
 // The controls: one labelled field for each part of the state, only those that matter shown.
 import { PROCEDURES } from "../maths/answers.js";
-import { TRANSFORMS, isShown, real, settled } from "./words.js";
+import { TRANSFORMS, isShown, nats, real, settled } from "./words.js";
 
 const rounded = (x) => Number(x.toPrecision(3));
 const geometric = (low, high, steps) =>
@@ -23,7 +23,7 @@ const SLIDERS = {
     spoken: (v) => `${v} draws`, hint: () => "The last draw is answered whatever it is." },
   steps: { values: even(0, 16, 1), label: "Steps", text: (v) => `${v}`, spoken: (v) => `${v} steps`,
     hint: () => "Each step proposes one more response." },
-  kl: { values: KLS, label: "KL", text: (v) => `${v} nats`, spoken: (v) => `${v} nats`,
+  kl: { values: KLS, label: "KL", text: nats, spoken: nats,
     hint: () => "How far the policy may move from the reference." },
   t: { values: even(-20, 40, 1), label: "Exponent t", text: (v) => `${v}`, spoken: (v) => `${v}`,
     hint: () => "Φ = (e^(tu) − 1)/(e^t − 1): above 0 it rewards the top, below it punishes the bottom; 0 is identity." },

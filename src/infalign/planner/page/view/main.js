@@ -1,6 +1,6 @@
 // The page: controls → state → the worker's answers → numbers, figures and the matrix.
 import { PROCEDURES, START, family } from "../maths/answers.js";
-import { commandOf, hashOf, percent, real, settled, stateFrom, transformName } from "./words.js";
+import { commandOf, hashOf, nats, percent, real, settled, stateFrom, transformName } from "./words.js";
 import { buildControls } from "./controls.js";
 import { cellColours, draw, smooth, ticksBetween } from "./figures.js";
 
@@ -44,13 +44,15 @@ function receive({ part, value }) {
   busySince = performance.now();
   if (value?.failed) console.error(`${part}: ${value.failed}`);
   if (part === "frontier") (answers.frontier[value.name] ??= []).push(value);
-  else if (part === "mismatch") answers.mismatch[value.value] = value.row;
+  else if (part === "mismatch") {
+    if (Object.keys(answers.mismatch).length === 0) showFrontier(); // the frontier is complete
+    answers.mismatch[value.value] = value.row;
+  }
   else if (part !== "done") answers[part] = value;
   if (["numbers", "limits", "rollouts"].includes(part)) showNumbers();
   if (part === "numbers" && value.curves) { showPhi(); showDensity(); }
   if (part === "done") {
     busySince = 0;
-    showFrontier();
     showMismatch();
     document.documentElement.dataset.settled = hashOf(state);
   }
@@ -74,7 +76,7 @@ function showNumbers() {
   const { numbers = {}, limits, rollouts } = answers, gold = state.agreement < 1;
   const limit = gold ? limits?.goldLimit : limits?.limit;
   const judged = gold ? numbers.gold : numbers.decoded;
-  const wait = "…", at = `${numbers.label ?? ""} at KL ${state.kl}`;
+  const wait = "…", at = `${numbers.label ?? ""} at a KL of ${nats(state.kl)}`;
   const rows = [
     ["decoded", "decoded win rate", percent(numbers.decoded), numbers.decoded, "both sides by the procedure"],
     gold && ["gold", "gold win rate", percent(numbers.gold), numbers.gold, `judged at ρ = ${state.agreement}`],
@@ -92,12 +94,12 @@ function showNumbers() {
   if (limits && (state.k === 0 || rollouts)) document.documentElement.dataset.numbers = hashOf(state);
   const main = gold ? `The gold judge prefers it in <b>${percent(judged)}</b> of cases` : `It wins <b>${percent(judged)}</b>`;
   find("sentence").innerHTML = numbers.missing ? "No number here." :
-    `${main}, trained on ${transformName(state)} and decoded by ${at} nats.`;
+    `${main}, trained on ${transformName(state)} and decoded by ${at}.`;
   showNotice(numbers, limits, rollouts);
   clearTimeout(soon.say);
   soon.say = setTimeout(() => {
     const what = gold ? "Gold win rate" : "Decoded win rate";
-    find("live").textContent = `${what} ${percent(judged)}, ${at} nats, ${transformName(state)}.`;
+    find("live").textContent = `${what} ${percent(judged)}, ${at}, ${transformName(state)}.`;
   }, 700);
 }
 
@@ -121,7 +123,7 @@ function showNotice(numbers, limits, rollouts) {
   else if (limits && Number.isNaN(limits.limit)) said.push(`The limit was not found at KL ${state.kl} for this procedure: numbers beside it are right, fractions are missing. Ask for a smaller KL.`);
   else if (limits && Number.isNaN(limits.goldLimit)) said.push(`The gold limit was not found at KL ${state.kl}: fractions are missing. Ask for a smaller KL.`);
   if (state.agreement === 0) said.push("At ρ = 0 the selecting reward says nothing about the gold one: whatever is trained, the gold win rate is 50 %.");
-  if (rollouts?.largest) said.push(`A KL of ${state.kl} nats is out of reach with ${state.k} calibration rollouts: all mass on the best of them is a KL of ${real(rollouts.largest, 3)}. Use more rollouts or a smaller KL.`);
+  if (rollouts?.largest) said.push(`A KL of ${nats(state.kl)} is out of reach with ${state.k} calibration rollouts: all mass on the best of them is a KL of ${real(rollouts.largest, 3)}. Use more rollouts or a smaller KL.`);
   find("notice").hidden = said.length === 0;
   find("notice").textContent = said.join(" ");
 }
@@ -139,7 +141,7 @@ function showFrontier() {
   const min = Math.min(0.5, Math.floor(20 * Math.min(...all)) / 20), high = Math.ceil(20 * Math.max(...all)) / 20;
   const ends = curves.map(({ name, points }) => `${name} ${percent(points[points.length - 1][1], 1)}`).join(", ");
   draw(find("frontier"), {
-    curves, mark: at, alt: `Win rate after decoding against KL from 0 to 4 nats. At 4 nats: ${ends}. The current plan: ${percent(judged)} at ${state.kl} nats.`,
+    curves, mark: at, alt: `Win rate after decoding against KL from 0 to 4 nats. At 4 nats: ${ends}. The current plan: ${percent(judged)} at ${nats(state.kl)}.`,
     x: { min: 0, max: 4, ticks: [0, 1, 2, 3, 4], text: (v) => `${v}`, title: "KL from the reference, nats" },
     y: { min, max: high, ticks: ticksBetween(min, high), text: (v) => `${Math.round(1000 * v) / 10} %` },
   });
@@ -158,7 +160,9 @@ function showPhi() {
     x: { min: 0, max: 1, ticks: [0, 0.25, 0.5, 0.75, 1], text: (v) => `${v}`, title: "quantile u" },
     y: { min: low - pad, max: top + pad, ticks: ticksBetween(low, top), text: (v) => real(v, 3) },
   });
-  find("phi-caption").textContent = `${transformName(state)}; train on it with β = ${real(beta)}.${clipped ? " Below the frame answers have weights under e⁻¹⁴." : ""}`;
+  const falls = points.some(([, v], i) => i > 0 && v < points[i - 1][1] - 1e-3 * (top - low) && v > low);
+  const why = falls ? " It falls in places: some answers are worth less than worse ones, which leave the choice to others." : "";
+  find("phi-caption").textContent = `${transformName(state)}; train on it with β = ${real(beta)}.${clipped ? " Below the frame answers have weights under e⁻¹⁴." : ""}${why}`;
   find("phi").classList.remove("stale");
 }
 
@@ -193,11 +197,11 @@ function showMismatch() {
       const value = rows[v]?.[j];
       if (value === undefined) return '<td data-value="">—</td>';
       const { background, text } = cellColours(0.06 + (0.94 * (value - low)) / (high - low));
-      return `<td class="${v === other ? "own" : ""}" data-value="${value}" style="background:${background};color:${text}">${percent(value, 1).replace(" %", "")}</td>`;
+      return `<td class="${v === other ? "own" : ""}" data-value="${value}" style="background:${background};color:${text}">${percent(value, 1).replaceAll(/[ %]/g, "")}</td>`;
     }).join("");
     return `<tr><th scope="row"${v === now ? ' class="now"' : ""}>${v}</th>${cells}</tr>`;
   }).join("");
-  find("mismatch").innerHTML = `<caption>Win rate in %, ${title}: rows by the ${name} trained for, columns by the ${name} that decodes both sides, at KL ${state.kl} nats${state.agreement < 1 ? `, by the gold judge at ρ = ${state.agreement}` : ""}.</caption>
+  find("mismatch").innerHTML = `<caption>Win rate in %, ${title}: rows by the ${name} trained for, columns by the ${name} that decodes both sides, at a KL of ${nats(state.kl)}${state.agreement < 1 ? `, by the gold judge at ρ = ${state.agreement}` : ""}.</caption>
 <thead><tr><th scope="col">${name}</th>${head}</tr></thead><tbody>${body}</tbody>`;
   find("mismatch-note").textContent = `Each row's policy has the optimal transform for its ${name}. Framed: trained for what decodes.`;
   find("mismatch").classList.remove("stale");

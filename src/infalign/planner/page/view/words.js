@@ -1,12 +1,16 @@
 // How numbers and states read: percent, β, the command line, the URL.
 import { PROCEDURES, START } from "../maths/answers.js";
 
-/** A probability as percent, never rounded up to certainty. */
+/** A probability as percent; what only rounds to certainty is said to be more than the last step. */
 export function percent(p, digits = 2) {
   if (!Number.isFinite(p)) return "—";
-  const unit = 10 ** -digits;
-  const shown = Math.abs(p - 1) < 1e-15 ? 100 : Math.min(100 * p, p < 1 ? 100 - unit : 100);
-  return `${shown.toFixed(digits)} %`;
+  const text = (100 * p).toFixed(digits), whole = (100).toFixed(digits);
+  return text === whole && p < 1 - 1e-12 ? `> ${(100 - 10 ** -digits).toFixed(digits)} %` : `${text} %`;
+}
+
+/** A KL with its unit. */
+export function nats(kl) {
+  return `${kl} ${kl === 1 ? "nat" : "nats"}`;
 }
 
 /** A number to so many significant digits, 1.2e-9 where it is small. */
