@@ -98,16 +98,12 @@ def power(
             "planned for. Ask for a smaller difference or a larger KL."
         )
 
-    def reaching(target: float) -> TiltedPolicy:
-        found = optimal_transform(
-            procedure,
-            kl=least_kl(target, procedure, reference_procedure=reference_procedure),
-            reference_procedure=reference_procedure,
-        )
-        return TiltedPolicy(found, found.beta)
-
-    top, lower = TiltedPolicy(best, best.beta), reaching(best.win_rate - difference)
-    against = components(reaching(start + difference), procedure, reference_procedure)
+    top, lower = (
+        TiltedPolicy(best, best.beta),
+        _reaching(best.win_rate - difference, procedure, reference_procedure),
+    )
+    reaching = _reaching(start + difference, procedure, reference_procedure)
+    against = components(reaching, procedure, reference_procedure)
     single = components(top, procedure, reference_procedure)
     other = components(lower, procedure, reference_procedure)
     paired = difference_components(top, lower, procedure, reference_procedure)
@@ -125,6 +121,13 @@ def power(
         )
 
     return [row(m) for m in samples]
+
+
+def _reaching(target: float, procedure: Procedure, reference: Procedure | None) -> TiltedPolicy:
+    """The optimal policy of that win rate."""
+    kl = least_kl(target, procedure, reference_procedure=reference)
+    best = optimal_transform(procedure, kl=kl, reference_procedure=reference)
+    return TiltedPolicy(best, best.beta)
 
 
 def prompts_needed(

@@ -9,7 +9,7 @@ served without any of this, a single sample, where more candidates buy win rate 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -20,12 +20,16 @@ from infalign.quantile.tilting import TiltedPolicy
 from infalign.quantile.transforms import Transform
 from infalign.quantile.win_rate import frontier
 
-__all__ = ["LARGEST_KL", "Reach", "cheapest", "least_kl"]
+__all__ = ["LARGEST_KL", "OutOfReach", "Reach", "cheapest", "least_kl"]
 
 LARGEST_KL = 8.0
 """Nats; beyond it an aligned policy gives only what the reference says once in three thousand."""
 SMALLEST_KL = 1e-6
 """Nats; a target reached below it is reached by the reference."""
+
+
+class OutOfReach(ValueError):
+    """A win rate that no KL considered reaches."""
 
 
 @final
@@ -87,7 +91,7 @@ def least_kl(
     if start >= target_win_rate:
         return 0.0
     if agreement <= 0:
-        raise ValueError(_unreached(target_win_rate, procedure, start, 0.0))
+        raise OutOfReach(_unreached(target_win_rate, procedure, start, 0.0))
 
     def excess(kl: float) -> tuple[float, float]:
         """Win rate above the target, and its slope where that is known: dW*/dKL = β."""
@@ -102,7 +106,7 @@ def least_kl(
     low, high = 0.0, min(0.1, largest_kl)
     while (found := excess(high)[0]) < 0:  # upwards: large KLs take longest to solve for
         if high >= largest_kl:
-            raise ValueError(
+            raise OutOfReach(
                 _unreached(target_win_rate, procedure, found + target_win_rate, largest_kl)
             )
         low, high = high, min(3 * high, largest_kl)
@@ -162,22 +166,8 @@ def cheapest(
     chosen = [one if isinstance(one, Procedure) else BestOfN(one) for one in procedures]
     if not chosen:
         raise ValueError("No procedure came; give numbers of candidates such as [1, 2, 4, 8].")
-    kls, reason = [], ""
-    for procedure in chosen:
-        try:
-            kl = least_kl(
-                target_win_rate,
-                procedure,
-                reference_procedure=reference_procedure,
-                agreement=agreement,
-                largest_kl=largest_kl,
-            )
-        except ValueError as error:
-            refuse_target(target_win_rate)
-            kl, reason = math.nan, str(error)
-        kls.append(kl)
-    if all(map(math.isnan, kls)):
-        raise ValueError(reason)
+    opponent = {"reference_procedure": reference_procedure, "agreement": agreement}
+    kls = _least_kls(target_win_rate, chosen, largest_kl, opponent)
     judge = judged_by(agreement)
     policies = [
         None
@@ -194,6 +184,27 @@ def cheapest(
         Reach(p.name, counts[i], kls[i], betas[i], efficient[i], i == knee, i == least)
         for i, p in enumerate(chosen)
     ]
+
+
+def _least_kls(
+    target_win_rate: float,
+    procedures: Sequence[Procedure],
+    largest_kl: float,
+    opponent: dict[str, Any],
+) -> list[float]:
+    """NaN for those out of reach; an error where all are."""
+    refuse_target(target_win_rate)
+    refuse_agreement(opponent["agreement"])
+    kls, reason = [], ""
+    for procedure in procedures:
+        try:
+            kls.append(least_kl(target_win_rate, procedure, largest_kl=largest_kl, **opponent))
+        except OutOfReach as error:
+            kls.append(math.nan)
+            reason = str(error)
+    if all(map(math.isnan, kls)):
+        raise OutOfReach(reason)
+    return kls
 
 
 def refuse_target(target_win_rate: float) -> None:

@@ -101,12 +101,12 @@ def _table(
 
 
 def _alike(target: float, procedures: "Sequence[Procedure]", agreement: float) -> list[float]:
-    from infalign.planner import least_kl
+    from infalign.planner.target import OutOfReach, least_kl
 
     def least(procedure: "Procedure") -> float:
         try:
             return least_kl(target, procedure, agreement=agreement)
-        except ValueError:
+        except OutOfReach:
             return math.nan
 
     return [least(procedure) for procedure in procedures]
