@@ -52,10 +52,11 @@ def gold_limits(
         "by_kl": {"procedure": procedure.name, "rows": by_kl, "stops_at": stop_kl and stop_kl.kl},
     }
     note = f"Against the reference decoded by {reference.name}; policies optimal for the proxy."
+    caveat = "By ρ alone gold slows but never falls; where a reward can be hacked it may."
     about = f"Win rate, agreement ρ = {agreement:.3g}: "
     first = _table(f"{about}best-of-N at KL {kl:g} nats", "N", by_n, stop_n)
     second = _table(f"{about}{procedure.name} by KL", "KL", by_kl, stop_kl)
-    return Answer(data, [first, dataclasses.replace(second, notes=[*second.notes, note])])
+    return Answer(data, [first, dataclasses.replace(second, notes=[*second.notes, note, caveat])])
 
 
 def _table(title: str, what: str, rows: "Sequence[GoldRow]", stop: "GoldRow | None") -> Table:
