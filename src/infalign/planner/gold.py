@@ -1,9 +1,9 @@
 """Gold: where more candidates or more KL stop helping, when another reward judges.
 
 Selecting and training by a proxy climbs the proxy without end; the gold win rate rises ever more
-slowly, because the proxy's top is only partly gold's. Under the Gaussian copula it slows but never falls
-while ρ > 0: a proxy that is *hacked*, whose very best answers are bad ones, is not in this model, and
-only a measurement by the gold judge shows it. The opponent is fixed, by default a single
+slowly, because the proxy's top is only partly gold's. Under the Gaussian copula it slows but never
+falls while ρ > 0: a proxy that is *hacked*, whose very best answers are bad ones, is not in this
+model, and only a measurement by the gold judge shows it. The opponent is fixed, by default a single
 sample of the reference, so that rows of different N answer the same question.
 """
 
