@@ -2,6 +2,9 @@
 
 import importlib.util
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +176,19 @@ def test_the_hash_holds_the_plan(open_page):
     assert numbers_on(again) == numbers_on(page)
     assert again.locator("#procedure").input_value() == "worst_of_n"
     assert "--procedure worst_of_n --n 7 --kl 1" in again.locator("#command").input_value()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["#procedure=identity&transform=exponential&t=-6", "#n=3&kl=0.5&transform=log&k=16"],
+)
+def test_the_command_runs_and_prints_the_same(open_page, place):
+    page = open_page(place)
+    seen = numbers_on(page)
+    command = shlex.split(page.locator("#command").input_value())
+    run = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert f"{seen.get('rollouts', seen['decoded']):.3f}" in run.stdout
 
 
 def test_nonsense_in_the_hash_is_passed_over(open_page):

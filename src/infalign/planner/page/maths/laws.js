@@ -49,13 +49,18 @@ export function transformOf(kind, t) {
 }
 
 const wideMeshes = new Map();
+/** Finer in the middle, where the median of many responses is a narrow peak. */
+const WIDE = FINE.flatMap((y) => {
+  const parts = y >= -8 && y < 8 ? 4 : y >= -14 && y < 14 ? 2 : 1;
+  return Array.from({ length: parts }, (_, i) => y + (2 * i) / parts);
+});
 
 /** A mesh that resolves every law of a named transform up to 5 nats. */
 export function wideMesh(breaks = []) {
   const key = breaks.join();
   if (!wideMeshes.has(key)) {
     if (wideMeshes.size > 20) wideMeshes.clear();
-    wideMeshes.set(key, new Mesh(FINE, { breaks }));
+    wideMeshes.set(key, new Mesh(WIDE.filter((y) => y <= 44), { breaks }));
   }
   return wideMeshes.get(key);
 }

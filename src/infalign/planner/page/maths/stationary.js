@@ -60,8 +60,10 @@ function solved(procedure, agreement, from, kl, isLast) {
   if (!Number.isFinite(logScale)) return null;
   let law = newton(procedure, agreement, tilt(logScale), kl, isLast);
   while (law !== null) {
-    const { mesh, f } = law, decoded = procedure.decoded(mesh, f), tails = mesh.tails(f);
-    const rough = mesh.tails(decoded).map((tail, p) => Math.max(tail, tails[p]) > (isLast ? RESOLVED : 1e-4));
+    const { mesh, f } = law, judge = judgeOn(mesh, procedure, agreement);
+    const tails = [f, procedure.decoded(mesh, f), judge.slope].map((values) => mesh.tails(values));
+    const limit = isLast ? RESOLVED : 1e-4;
+    const rough = tails[0].map((_, p) => tails.some((tail) => tail[p] > limit));
     if (!rough.includes(true) || mesh.edges.length > MOST) return law;
     const finer = mesh.halved(rough), coarse = law;
     law = newton(procedure, agreement,

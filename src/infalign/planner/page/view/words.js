@@ -48,8 +48,9 @@ export function commandOf(state) {
     parts.push(`--transform ${state.transform === "exponential" && state.t !== 0 ? `'exp(${state.t})'`
       : state.transform === "log" ? "log" : "identity"}`);
   }
-  if (state.k > 0) parts.push(`--rollouts ${state.k}`);
+  // One question to a command: the table by a gold judge, or what K rollouts cost.
   if (state.agreement < 1) parts.push(`--agreement ${state.agreement}`);
+  else if (state.k > 0) parts.push(`--rollouts ${state.k}`);
   return parts.join(" ");
 }
 
