@@ -32,8 +32,8 @@ __all__ = ["COARSE", "FINE", "Mesh"]
 NO_TIES = Ties()
 COARSE = (-44.0, -28.0, -18.0, -12.0, -8.0, -5.0, -2.5, 0.0, 2.5, 5.0, 8.0, 12.0, 18.0, 28.0, 44.0)
 """Edges in y that a solver starts from; beyond ±44 lie 1e-19 of the reference."""
-FINE = tuple(np.linspace(-44.0, 44.0, 45))
-"""Edges in y for integrating a given law: every panel a factor of e² in u or 1 − u."""
+FINE = tuple(np.linspace(-44.0, 44.0, 89))
+"""Edges in y for integrating a given law: every panel a factor of e in u or 1 − u."""
 
 
 @final

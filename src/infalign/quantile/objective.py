@@ -119,10 +119,10 @@ class Objective:
         return self._tied(mesh, density, total)
 
     def _losses(self, mesh: Mesh) -> list[np.ndarray]:
-        key = "_losses_" + str(hash(self.terms))
-        if key not in mesh.__dict__:  # kept with the mesh they belong to
-            mesh.__dict__[key] = [t.opponent.loss(mesh.u, mesh.x) for t in self.terms]
-        return mesh.__dict__[key]
+        kept = mesh.__dict__.setdefault("_losses", {})  # as long as the mesh they belong to
+        if self.terms not in kept:
+            kept[self.terms] = [t.opponent.loss(mesh.u, mesh.x) for t in self.terms]
+        return kept[self.terms]
 
     def _tied(self, mesh: Mesh, density: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Nothing tells the responses of a tie apart: ψ there is its mean under the reference."""

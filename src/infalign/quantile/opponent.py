@@ -104,7 +104,10 @@ class Opponent:
         """E[survival(z_u + noise·η)] over normal η: Gauss–Legendre between the breaks."""
         z = np.where(u < 0.5, special.ndtri(u), -special.ndtri(x)).ravel()[:, None]
         with np.errstate(invalid="ignore"):
-            at_breaks = (special.ndtri(self.procedure.breaks)[None, :] - z) / noise
+            # Beyond ±REACH the reference's answer is surely worse or better: cut there too, as a
+            # judge who hardly agrees has noise that is wide beside it.
+            at = [-REACH, *special.ndtri(sorted(set(self.breaks))), REACH]
+            at_breaks = (np.array(at)[None, :] - z) / noise
         ends = np.full((len(z), 1), REACH)
         cuts = np.concatenate([-ends, np.clip(at_breaks, -REACH, REACH), ends], axis=1)
         total = np.zeros(len(z))
@@ -117,9 +120,16 @@ class Opponent:
         return total.reshape(u.shape)
 
     def _survival(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """1 − CDF of the decoded reference."""
+        """1 − CDF of the decoded reference: a chord on each tie, where chance tells apart."""
         if isinstance(self.procedure, RankProcedure):
-            return self.procedure.rank_survival(x)
+            survival = self.procedure.rank_survival(x)
+            if not self.ties:
+                return survival
+            starts, ends = self.ties.starts, self.ties.ends
+            top, bottom = (self.procedure.rank_survival(1 - edge) for edge in (starts, ends))
+            tie = self.ties.index(u)
+            chord = top[tie] + (bottom - top)[tie] * (u - starts[tie]) / (ends - starts)[tie]
+            return np.where(tie >= 0, chord, survival)
         mesh, survival = _decoded_reference(self.procedure, self.ties)
         return np.clip(mesh.interpolated(survival, u, x), 0.0, 1.0)
 

@@ -20,9 +20,11 @@ from typing import final
 
 import numpy as np
 from jaxtyping import Float
+from scipy.interpolate import CubicHermiteSpline
 
 from infalign.quantile.law_transform import LawTransform
 from infalign.quantile.mesh import NO_TIES
+from infalign.quantile.newton import MeshLaw
 from infalign.quantile.objective import Objective
 from infalign.quantile.procedures import Procedure, RankProcedure
 from infalign.quantile.shooting import stationary_laws
@@ -34,6 +36,8 @@ from infalign.quantile.variational import self_residual, stationary_law
 
 __all__ = ["Optimal", "frontier_of_limits", "optimal_transform"]
 
+KNOTS = 32
+"""Laws that a long frontier is interpolated between."""
 TOLERATED = 1e-9
 """Largest residual of a solution that is handed out."""
 
@@ -139,7 +143,8 @@ def frontier_of_limits(
     """W* at each KL > 0: `optimal_transform(...).win_rate`, but each law starts from its neighbour.
 
     Only the farthest is checked, and searched for beside the neighbour; where that search finds a
-    better law, all are searched.
+    better law, all are searched. More than 32 are interpolated (cubic in √KL, the slopes known to
+    be β), within about 1e-7.
     """
     reference = reference_procedure or procedure
     if not len(kls):
@@ -150,18 +155,26 @@ def frontier_of_limits(
     if isinstance(last.law_at_beta, PowerLaw):
         curve = last.law_at_beta.curve
         return np.array([PowerLaw(curve, curve.end_for_kl(kl)).win_rate for kl in kls])
-    objective, found, law = Objective.of(procedure, reference, agreement, ties), {}, None
-    for kl in sorted(set(kls)):
-        law = stationary_law(objective, kl=kl, near=law, search=False)
-        found[kl] = law.win_rate
-    if found[max(kls)] < last.win_rate - 1e-9:
-        found = {kl: stationary_law(objective, kl=kl).win_rate for kl in found}
-    return np.array([found[kl] for kl in kls])
+    objective = Objective.of(procedure, reference, agreement, ties)
+    knots = np.unique(kls)
+    if len(knots) > KNOTS:
+        knots = np.linspace(np.sqrt(knots[0]), np.sqrt(knots[-1]), KNOTS) ** 2
+    laws: list[MeshLaw] = []
+    for kl in knots:
+        near = laws[-1] if laws else None
+        laws.append(stationary_law(objective, kl=float(kl), near=near, search=False))
+    if laws[-1].win_rate < last.win_rate - 1e-9:
+        laws = [stationary_law(objective, kl=float(kl)) for kl in knots]
+    rates = np.array([law.win_rate for law in laws])
+    if len(laws) < KNOTS:
+        return rates[np.searchsorted(knots, kls)]
+    slopes = 2 * np.sqrt(knots) * np.array([law.beta for law in laws])
+    return CubicHermiteSpline(np.sqrt(knots), rates, slopes)(np.sqrt(kls))
 
 
 def _refuse_kl_of_ties(kl: float | None, ties: Ties) -> None:
     """All mass on the best tie, of mass m, is a KL of log 1/m: no transform goes further."""
-    if kl is None or not ties or ties.ends[-1] < 1:
+    if kl is None or not ties or ties.ends[-1] < 1 or ties.starts[-1] == 0:
         return
     largest = -float(np.log1p(-ties.starts[-1]))
     if kl >= largest:
@@ -186,7 +199,7 @@ def _solved(
     sound = [(law, r) for law, r in checked if r <= TOLERATED and _is_asked_for(law, beta, kl)]
     if not sound:
         objective = Objective.of(procedure, reference, agreement, ties)
-        law = stationary_law(objective, kl=kl, beta=beta)
+        law = stationary_law(objective, kl=kl, beta=beta, search=not is_concave(procedure))
         sound = [(law, self_residual(objective, law))]
         if not (sound[0][1] <= TOLERATED and _is_asked_for(law, beta, kl)):
             asked = f"β = {beta}" if kl is None else f"KL = {kl} nats"
@@ -201,6 +214,16 @@ def _solved(
     return Optimal(procedure, reference, law, r, agreement, ties)
 
 
+def is_concave(procedure: Procedure) -> bool:
+    """Whether W is known to be concave in F, so that the stationary law is unique.
+
+    So it is for a convex G: where better ranks are answered no less often than worse ones.
+    """
+    if not isinstance(procedure, RankProcedure):
+        return False
+    return bool((np.diff(procedure.rank_probabilities) >= -1e-15).all())
+
+
 def _rank_laws(
     procedure: Procedure, reference: Procedure, beta: float | None, kl: float | None
 ) -> list[tuple[StationaryLaw, float]]:
@@ -208,6 +231,8 @@ def _rank_laws(
     if not (isinstance(procedure, RankProcedure) and isinstance(reference, RankProcedure)):
         return []
     laws = _power_laws(procedure, reference, beta, kl)
+    if laws is None and is_concave(procedure):
+        return []
     if laws is None:
         laws = stationary_laws(procedure, reference, beta=beta, kl=kl)
     return [(law, residual(law, procedure, reference)) for law in laws]

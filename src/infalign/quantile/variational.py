@@ -9,22 +9,15 @@ W need not be concave, so there may be several stationary laws at one KL. Beside
 method is started from unlike tilts of that KL, and the law that wins most is kept.
 """
 
-import dataclasses
-from typing import final
-
 import numpy as np
-from jaxtyping import Float
 from scipy.optimize import brentq
 
 from infalign.quantile.mesh import COARSE, Mesh
+from infalign.quantile.newton import MeshLaw, kl_on, newton
 from infalign.quantile.objective import Objective
-from infalign.quantile.panels import entropy_excess
-from infalign.quantile.stationary import StationaryLaw
 
-__all__ = ["MeshLaw", "self_residual", "stationary_law"]
+__all__ = ["self_residual", "stationary_law"]
 
-STEPS = 20
-"""Newton steps on one mesh."""
 ROUGH, EXACT = (1e-3, 1e-5), (1e-12, 1e-11)
 """Tail of the density's polynomials and last Newton step: while searching, and of the result."""
 MOST = 40
@@ -33,41 +26,6 @@ START = 0.2
 """KL of the first law of the walk."""
 STRIDE = 3.0
 """KL grows by at most this factor from one law of the walk to the next."""
-BUMP = 1e-7
-"""Relative change of f for the slopes of ψ."""
-
-
-@final
-@dataclasses.dataclass(frozen=True, eq=False)
-class MeshLaw(StationaryLaw):
-    """A stationary law by its values on a mesh."""
-
-    mesh: Mesh
-    """Where it is known."""
-    log_density: Float[np.ndarray, "X"]
-    """log f."""
-    at_beta: float
-    """β."""
-    at_kl: float
-    """KL, nats."""
-    wins: float
-    """W."""
-
-    @property
-    def beta(self) -> float:
-        return self.at_beta
-
-    @property
-    def kl(self) -> float:
-        return self.at_kl
-
-    @property
-    def win_rate(self) -> float:
-        return self.wins
-
-    def evaluate(self, u: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        cdf = self.mesh.interpolated(self.mesh.below(np.exp(self.log_density)), u, x)
-        return self.mesh.interpolated(self.log_density, u, x), np.clip(cdf, 0.0, 1.0)
 
 
 def stationary_law(
@@ -91,8 +49,10 @@ def stationary_law(
         ArithmeticError: if Newton's method converges from nowhere.
     """
     laws = [] if near is None else [_solved(objective, near.mesh, near.log_density, kl, beta)]
+    reached = None
     if not any(laws):
-        laws = [_walked(objective, kl, beta)]
+        walked, reached = _walked(objective, kl, beta)
+        laws = [walked]
     if search:
         mesh = objective.mesh(COARSE)
         reach = next((law.kl for law in laws if law is not None), 1.0)
@@ -104,8 +64,11 @@ def stationary_law(
         if exact is not None:
             return exact
     asked = f"KL = {kl:.6g} nats" if kl is not None else f"β = {beta:.6g}"
+    far = ""
+    if reached is not None:
+        far = f" The farthest one has KL {reached.kl:.4g} and win rate {reached.wins:.12g}."
     raise ArithmeticError(
-        f"No optimal law for {objective.name} at {asked} was found. Ask for a smaller KL, or "
+        f"No optimal law for {objective.name} at {asked} was found.{far} Ask for a smaller KL, or "
         "use an exponential transform."
     )
 
@@ -136,7 +99,7 @@ def _tilted(mesh: Mesh, phi: np.ndarray, kl: float) -> tuple[np.ndarray, float]:
         return exponent - np.log(mesh.integral(np.exp(exponent)))
 
     def excess(log_beta: float) -> float:
-        return float(np.log(max(_kl(mesh, log_f(log_beta)), 1e-300)) - np.log(kl))
+        return float(np.log(max(kl_on(mesh, log_f(log_beta)), 1e-300)) - np.log(kl))
 
     variance = float(mesh.integral(phi**2) - mesh.integral(phi) ** 2)
     middle = 0.5 * float(np.log(max(variance, 1e-300)))
@@ -151,14 +114,15 @@ def _tilted(mesh: Mesh, phi: np.ndarray, kl: float) -> tuple[np.ndarray, float]:
     return log_f(log_beta), float(np.exp(log_beta))
 
 
-def _kl(mesh: Mesh, log_f: np.ndarray) -> float:
-    return float(mesh.integral(entropy_excess(log_f)))
+def _walked(
+    objective: Objective, kl: float | None, beta: float | None
+) -> tuple[MeshLaw | None, MeshLaw | None]:
+    """From the reference to the KL (or β) asked for, in steps that Newton's method survives.
 
-
-def _walked(objective: Objective, kl: float | None, beta: float | None) -> MeshLaw | None:
-    """From the reference to the KL (or β) asked for, in steps that Newton's method survives."""
+    Returns the law, or None, and the farthest one on the way.
+    """
     mesh = objective.mesh(COARSE)
-    law, stride, reached = None, STRIDE, 0.0
+    law, stride, first = None, STRIDE, START
     phi = objective.first_variation(mesh, np.ones_like(mesh.u))
     if not np.ptp(phi) > 1e-13:
         raise ValueError(
@@ -166,42 +130,46 @@ def _walked(objective: Objective, kl: float | None, beta: float | None) -> MeshL
             "judge (an agreement of 0, or a reward that is all one tie)."
         )
     for _ in range(60):
-        goal = _next_goal(law, reached, stride, kl, beta, mesh, phi)
-        at_kl, at_beta, is_last = goal
+        if law is None:
+            at_kl, at_beta, is_last = _first_goal(first, kl, beta, mesh, phi)
+        else:
+            at_kl, at_beta, is_last = _next_goal(law, stride, kl, beta)
         if law is None:
             start = _tilted(mesh, phi, at_kl)[0] if at_kl else _at_beta(mesh, phi, at_beta or 1.0)
         else:
-            start = _predicted(objective, law, at_kl, at_beta)
+            start = _predicted(law, at_kl, at_beta)
         follower = _solved(objective, law.mesh if law else mesh, start, at_kl, at_beta)
-        if follower is None:
+        if follower is not None:
+            law, stride = follower, min(STRIDE, 1 + 1.2 * (stride - 1))
+            if is_last:
+                return law, law
+        elif law is None:
+            first /= 3
+        else:
             stride = 1 + (stride - 1) / 2
-            if stride < 1.02:
-                return None
-            continue
-        law, reached = follower, follower.kl
-        if is_last:
-            return law
-        stride = min(STRIDE, 1 + 1.5 * (stride - 1))
-    return None
+        if first < 1e-6 or stride < 1.01:
+            break
+    return None, law
 
 
-def _next_goal(
-    law: MeshLaw | None,
-    reached: float,
-    stride: float,
-    kl: float | None,
-    beta: float | None,
-    mesh: Mesh,
-    phi: np.ndarray,
-) -> tuple[float | None, float | None, bool]:
-    """(KL, β, whether this is what was asked for) of the walk's next law; one of the two None."""
+Goal = tuple[float | None, float | None, bool]
+"""(KL, β, whether this is what was asked for) of a law on the walk; one of the two is None."""
+
+
+def _first_goal(
+    first: float, kl: float | None, beta: float | None, mesh: Mesh, phi: np.ndarray
+) -> Goal:
     if kl is not None:
-        goal = min(kl, START) if law is None else min(kl, reached * stride)
-        return goal, None, goal == kl
+        return min(kl, first), None, kl <= first
+    wanted, start = float(beta or 0.0), _tilted(mesh, phi, first)[1]
+    return None, max(wanted, start), wanted >= start
+
+
+def _next_goal(law: MeshLaw, stride: float, kl: float | None, beta: float | None) -> Goal:
+    if kl is not None:
+        return min(kl, law.kl * stride), None, kl <= law.kl * stride
     wanted = float(beta or 0.0)
-    start = _tilted(mesh, phi, START)[1]
-    goal = max(wanted, start) if law is None else max(wanted, law.beta / stride)
-    return None, goal, goal == wanted
+    return None, max(wanted, law.beta / stride), wanted >= law.beta / stride
 
 
 def _at_beta(mesh: Mesh, phi: np.ndarray, beta: float) -> np.ndarray:
@@ -209,14 +177,10 @@ def _at_beta(mesh: Mesh, phi: np.ndarray, beta: float) -> np.ndarray:
     return exponent - np.log(mesh.integral(np.exp(exponent)))
 
 
-def _predicted(
-    objective: Objective, law: MeshLaw, kl: float | None, beta: float | None
-) -> np.ndarray:
+def _predicted(law: MeshLaw, kl: float | None, beta: float | None) -> np.ndarray:
     """A first guess at the next law: the tilt by the last one's transform."""
     phi = law.beta * law.log_density
-    if kl is not None:
-        return _tilted(law.mesh, phi, kl)[0]
-    return _at_beta(law.mesh, phi, beta or 1.0)
+    return _tilted(law.mesh, phi, kl)[0] if kl else _at_beta(law.mesh, phi, beta or 1.0)
 
 
 def _solved(
@@ -229,7 +193,7 @@ def _solved(
 ) -> MeshLaw | None:
     """Newton's method from a guess, on finer meshes until the law is resolved; or None."""
     smooth, still = tolerances
-    law = _newton(objective, mesh, log_f, kl, beta, still)
+    law = newton(objective, mesh, log_f, kl, beta, still)
     while law is not None:
         decoded = [
             term.procedure.decoded_density(law.mesh, np.exp(law.log_density))
@@ -241,72 +205,5 @@ def _solved(
             return law  # in the latter case for the residual to judge
         finer = law.mesh.halved(coarse)
         start = law.mesh.interpolated(law.log_density, finer.u, finer.x)
-        law = _newton(objective, finer, start, kl, beta, still)
+        law = newton(objective, finer, start, kl, beta, still)
     return None
-
-
-def _newton(
-    objective: Objective,
-    mesh: Mesh,
-    log_f: np.ndarray,
-    kl: float | None,
-    beta: float | None,
-    still: float,
-) -> MeshLaw | None:
-    """Newton's method on one mesh: log f = ψ[f]/β − log Z, and KL(f) = kl."""
-    psi = objective.first_variation(mesh, np.exp(log_f))
-    log_beta = np.log(beta) if beta is not None else _matching_log_beta(mesh, log_f, psi)
-    size = np.inf
-    for _ in range(STEPS):
-        errors, system = _system(objective, mesh, log_f, psi, log_beta, kl)
-        try:
-            step = np.linalg.solve(system, -errors)
-        except np.linalg.LinAlgError:
-            return None
-        # Where neither the old nor the new law has density, log f may go where it likes.
-        weight = np.exp(np.minimum(3 + log_f + np.maximum(step[:-1], 0.0), 0.0))
-        old_size, size = size, float(np.abs(step * np.append(weight, 1.0)).max())
-        if not np.isfinite(size) or size > 1e3:
-            return None
-        step *= min(1.0, 2.0 / max(size, 1e-300))
-        log_f, log_beta = log_f + step[:-1], log_beta + float(step[-1])
-        psi = objective.first_variation(mesh, np.exp(log_f))
-        if size < still or old_size / 4 < size < 1e-7:  # the latter: down to rounding
-            wins = float(objective.win_rate(mesh, np.exp(log_f)))
-            return MeshLaw(mesh, log_f, float(np.exp(log_beta)), _kl(mesh, log_f), wins)
-    return None
-
-
-def _matching_log_beta(mesh: Mesh, log_f: np.ndarray, psi: np.ndarray) -> float:
-    """log β by least squares of ψ on log f."""
-    f = np.exp(log_f) * mesh.weights
-    psi, log_f = psi - f @ psi, log_f - f @ log_f
-    return float(np.log(max(f @ (psi * log_f), 1e-12) / max(f @ log_f**2, 1e-12)))
-
-
-def _system(
-    objective: Objective,
-    mesh: Mesh,
-    log_f: np.ndarray,
-    psi: np.ndarray,
-    log_beta: float,
-    kl: float | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Errors of the equations and their slopes in (log f, log β)."""
-    n, f, beta = len(log_f), np.exp(log_f), np.exp(log_beta)
-    exponent = psi / beta
-    new = exponent - exponent.max()
-    tilted = np.exp(new) * mesh.weights
-    new -= np.log(tilted.sum())
-    tilted /= tilted.sum()
-    bumped = objective.first_variation(mesh, f + np.diag(BUMP * f))
-    slopes = (bumped - psi).T / (BUMP * beta)  # ∂(ψ_i/β)/∂log f_j
-    system = np.zeros((n + 1, n + 1))
-    system[:n, :n] = np.eye(n) - slopes + tilted @ slopes
-    system[:n, n] = exponent - tilted @ exponent
-    system[n, n] = 1.0
-    errors = np.append(log_f - new, 0.0)
-    if kl is not None:
-        system[n, :n], system[n, n] = mesh.weights * f * log_f, 0.0
-        errors[n] = _kl(mesh, log_f) - kl
-    return errors, system

@@ -7,11 +7,12 @@ probability C(r−1, n−1)/C(N, n)), so every law and estimator for rank proced
 """
 
 import dataclasses
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal, final
 
 import numpy as np
 from jaxtyping import Float
+from numpy.polynomial import polynomial
 from scipy import stats
 
 from infalign.quantile.panels import Numbers
@@ -80,29 +81,67 @@ class RandomCount(RankProcedure):
         return _rank_probabilities(self)
 
     def rank_cdf(self, v: Numbers) -> np.ndarray:
-        return self._mixed("rank_cdf", v)
+        v = np.asarray(v, dtype=float)
+        return {
+            "best": lambda: v * _horner(self._counts, v),
+            "worst": lambda: v * _horner(self._more, 1 - v),
+            "median": lambda: self._mixed("rank_cdf", v),
+        }[self.rule]()
 
     def rank_density(self, v: Numbers) -> np.ndarray:
-        return self._mixed("rank_density", v)
+        v, slope = np.asarray(v, dtype=float), _derivative(np.append(0.0, self._counts))
+        return {
+            "best": lambda: _horner(slope, v),
+            "worst": lambda: _horner(slope, 1 - v),
+            "median": lambda: self._mixed("rank_density", v),
+        }[self.rule]()
 
     def rank_density_slope(self, v: Numbers) -> np.ndarray:
-        return self._mixed("rank_density_slope", v)
+        v = np.asarray(v, dtype=float)
+        bend = _derivative(_derivative(np.append(0.0, self._counts)))
+        return {
+            "best": lambda: _horner(bend, v),
+            "worst": lambda: -_horner(bend, 1 - v),
+            "median": lambda: self._mixed("rank_density_slope", v),
+        }[self.rule]()
 
     def rank_survival(self, x: Numbers) -> np.ndarray:
-        return self._mixed("rank_survival", x)
+        x = np.asarray(x, dtype=float)
+        return {
+            "best": lambda: x * _horner(self._more, 1 - x),
+            "worst": lambda: x * _horner(self._counts, x),
+            "median": lambda: self._mixed("rank_survival", x),
+        }[self.rule]()
 
     def mean_candidates(self, law: object) -> float:
         """Σ n·q_n, whatever the policy."""
         q = np.asarray(self.probabilities)
         return float(q @ np.arange(1, len(q) + 1) / q.sum())
 
-    def _mixed(self, function: str, at: Numbers) -> np.ndarray:
-        at, whole = np.asarray(at, dtype=float), sum(self.probabilities)
-        mixed = np.zeros_like(at)
-        for n, q in enumerate(self.probabilities, start=1):
-            if q:
-                mixed += q / whole * getattr(_RULES[self.rule](n), function)(at)
-        return mixed
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        """q_1, q_2, …"""
+        q = np.asarray(self.probabilities[: self.candidates], dtype=float)
+        return q / q.sum()
+
+    @cached_property
+    def _more(self) -> np.ndarray:
+        """P(n > 0), P(n > 1), …: (1 − Σ q_n v^n)/(1 − v) as a polynomial, free of cancellation."""
+        return np.cumsum(self._counts[::-1])[::-1]
+
+    def _mixed(self, function: str, at: np.ndarray) -> np.ndarray:
+        terms = zip(range(1, self.candidates + 1), self._counts, strict=True)
+        rule = _RULES[self.rule]
+        return np.asarray(sum(q * getattr(rule(n), function)(at) for n, q in terms if q))
+
+
+def _horner(coefficients: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Σ c_k·v^k, elementwise."""
+    return polynomial.polyval(v, coefficients)
+
+
+def _derivative(coefficients: np.ndarray) -> np.ndarray:
+    return polynomial.polyder(coefficients) if len(coefficients) > 1 else np.zeros(1)
 
 
 @lru_cache(maxsize=64)
