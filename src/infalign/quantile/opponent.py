@@ -22,15 +22,15 @@ from scipy import special
 from infalign.quantile.agreement import copula_correlation
 from infalign.quantile.mesh import FINE, NO_TIES, Mesh
 from infalign.quantile.panels import panel_rule
-from infalign.quantile.procedures import Procedure, RankProcedure
+from infalign.quantile.procedures import BestOfN, Procedure, RankProcedure, WorstOfN
 from infalign.quantile.ties import Ties
 
 __all__ = ["Opponent"]
 
 REACH = 9.0
 """Standard deviations of the judges' noise that are integrated over: the rest has mass 1e-19."""
-PANELS = np.array([0.0, 0.08, 0.17, 0.27, 0.38, 0.5, 0.62, 0.73, 0.83, 0.92, 1.0])
-"""Of the noise, between two breaks."""
+BEST_PANELS, PANELS = 10, 40
+"""Of the noise between two breaks: the best of any N is smooth in z, a median of many steep."""
 
 
 @final
@@ -111,7 +111,9 @@ class Opponent:
         ends = np.full((len(z), 1), REACH)
         cuts = np.concatenate([-ends, np.clip(at_breaks, -REACH, REACH), ends], axis=1)
         total = np.zeros(len(z))
-        place, share = (part.ravel() for part in panel_rule(PANELS))
+        is_smooth = isinstance(self.procedure, BestOfN | WorstOfN) or self.procedure.candidates < 5
+        panels = np.linspace(0, 1, (BEST_PANELS if is_smooth else PANELS) + 1)
+        place, share = (part.ravel() for part in panel_rule(panels))
         for low, high in zip(cuts.T[:-1], cuts.T[1:], strict=True):
             eta = low[:, None] + (high - low)[:, None] * place
             weight = (high - low)[:, None] * share * np.exp(-(eta**2) / 2) / np.sqrt(2 * np.pi)

@@ -10,12 +10,13 @@ fixed-point iteration diverges for small β or large N, so three solvers share t
 - anything else, imperfect judges and ties among them: Newton's method on the first variation
   (:mod:`.variational`).
 
-Whatever the solver, the solution is checked anew: Φ from F by quadrature, F from Φ.
+Whatever the solver, the solution is checked anew: Φ from F by quadrature, F from Φ. Of best-of-N
+and worst-of-N one law of each curve is, before any is handed out; the tests check the others.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import final
 
 import numpy as np
@@ -26,9 +27,9 @@ from infalign.quantile.law_transform import LawTransform
 from infalign.quantile.mesh import NO_TIES
 from infalign.quantile.newton import MeshLaw
 from infalign.quantile.objective import Objective
-from infalign.quantile.procedures import Procedure, RankProcedure
+from infalign.quantile.procedures import BestOfN, Procedure, RankProcedure, WorstOfN
 from infalign.quantile.shooting import stationary_laws
-from infalign.quantile.similarity import PowerLaw, power_curve
+from infalign.quantile.similarity import PowerCurve, PowerLaw, power_curve
 from infalign.quantile.stationary import StationaryLaw, residual
 from infalign.quantile.ties import Ties
 from infalign.quantile.transforms import refuse_beta
@@ -58,8 +59,6 @@ class Optimal(LawTransform):
     """Decodes the reference."""
     law_at_beta: StationaryLaw = dataclasses.field(repr=False)
     """The solution it was made from."""
-    residual: float
-    """sup |F − F_new| of the check. ≤ 1e-9."""
     agreement: float = 1.0
     """ρ of the selecting and the judging reward."""
     ties: Ties = NO_TIES
@@ -68,6 +67,18 @@ class Optimal(LawTransform):
     @property
     def name(self) -> str:
         return "optimal"
+
+    @cached_property
+    def residual(self) -> float:
+        """sup |F − F_new| of the check, made anew: Φ from F by quadrature, then F from Φ."""
+        if isinstance(self.law_at_beta, MeshLaw):
+            objective = Objective.of(
+                self.procedure, self.reference_procedure, self.agreement, self.ties
+            )
+            return self_residual(objective, self.law_at_beta)
+        assert isinstance(self.procedure, RankProcedure)
+        assert isinstance(self.reference_procedure, RankProcedure)
+        return residual(self.law_at_beta, self.procedure, self.reference_procedure)
 
     @property
     def breaks(self) -> tuple[float, ...]:
@@ -154,7 +165,7 @@ def frontier_of_limits(
     )
     if isinstance(last.law_at_beta, PowerLaw):
         curve = last.law_at_beta.curve
-        return np.array([PowerLaw(curve, curve.end_for_kl(kl)).win_rate for kl in kls])
+        return curve.win_rates(curve.ends_for_kls(np.array(kls, dtype=float)))
     objective = Objective.of(procedure, reference, agreement, ties)
     knots = np.unique(kls)
     if len(knots) > KNOTS:
@@ -193,25 +204,34 @@ def _solved(
     beta: float | None,
     kl: float | None,
 ) -> Optimal:
-    checked = []
+    laws: list[StationaryLaw] = []
     if agreement == 1 and not ties:
-        checked = _rank_laws(procedure, reference, beta, kl)
-    sound = [(law, r) for law, r in checked if r <= TOLERATED and _is_asked_for(law, beta, kl)]
-    if not sound:
+        power = _power_law(procedure, reference, beta, kl)
+        if power is not None:
+            return Optimal(procedure, reference, power)
+        laws = _rank_laws(procedure, reference, beta, kl)
+
+    def sound(laws: list[StationaryLaw]) -> list[Optimal]:
+        made = [Optimal(procedure, reference, law, agreement, ties) for law in laws]
+        tried.extend(made)
+        return [o for o in made if o.residual <= TOLERATED and _is_asked_for(o, beta, kl)]
+
+    tried: list[Optimal] = []
+    found = sound(laws)
+    if not found:
         objective = Objective.of(procedure, reference, agreement, ties)
         law = stationary_law(objective, kl=kl, beta=beta, search=not is_concave(procedure))
-        sound = [(law, self_residual(objective, law))]
-        if not (sound[0][1] <= TOLERATED and _is_asked_for(law, beta, kl)):
-            asked = f"β = {beta}" if kl is None else f"KL = {kl} nats"
-            raise ArithmeticError(
-                f"No optimal transform for {procedure.name} against {reference.name} at {asked} "
-                f"was found to a residual of {TOLERATED:g} (residuals "
-                f"{[float(f'{r:.1e}') for _, r in [*checked, *sound]]}). Ask for a smaller KL, or "
-                "use exponential."
-            )
+        found = sound([law])
+    if not found:
+        asked = f"β = {beta}" if kl is None else f"KL = {kl} nats"
+        raise ArithmeticError(
+            f"No optimal transform for {procedure.name} against {reference.name} at {asked} was "
+            f"found to a residual of {TOLERATED:g} (residuals "
+            f"{[float(f'{one.residual:.1e}') for one in tried]}). Ask for a smaller KL, or use "
+            "exponential."
+        )
     # At equal β the objective decides, at equal KL the win rate; both are this.
-    law, r = max(sound, key=lambda pair: pair[0].win_rate - (beta or 0.0) * pair[0].kl)
-    return Optimal(procedure, reference, law, r, agreement, ties)
+    return max(found, key=lambda one: one.win_rate - (beta or 0.0) * one.kl)
 
 
 def is_concave(procedure: Procedure) -> bool:
@@ -226,38 +246,49 @@ def is_concave(procedure: Procedure) -> bool:
 
 def _rank_laws(
     procedure: Procedure, reference: Procedure, beta: float | None, kl: float | None
-) -> list[tuple[StationaryLaw, float]]:
-    """Laws of two rank procedures with their residuals, by the solvers made for them."""
+) -> list[StationaryLaw]:
+    """Of two rank procedures for which several may exist: all that a search sees."""
     if not (isinstance(procedure, RankProcedure) and isinstance(reference, RankProcedure)):
         return []
-    laws = _power_laws(procedure, reference, beta, kl)
-    if laws is None and is_concave(procedure):
+    if is_concave(procedure):
         return []
-    if laws is None:
-        laws = stationary_laws(procedure, reference, beta=beta, kl=kl)
-    return [(law, residual(law, procedure, reference)) for law in laws]
+    return list(stationary_laws(procedure, reference, beta=beta, kl=kl))
 
 
-def _is_asked_for(law: StationaryLaw, beta: float | None, kl: float | None) -> bool:
+def _is_asked_for(optimal: Optimal, beta: float | None, kl: float | None) -> bool:
     """Whether the law has the β or the KL it was to have, to a relative 1e-9."""
-    got, asked = (law.beta, beta) if kl is None else (law.kl, kl)
+    got, asked = (optimal.beta, beta) if kl is None else (optimal.kl, kl)
     return abs(got - float(asked or 0.0)) <= 1e-9 * got
 
 
-def _power_laws(
-    procedure: RankProcedure, reference: RankProcedure, beta: float | None, kl: float | None
-) -> list[PowerLaw] | None:
+def _power_law(
+    procedure: Procedure, reference: Procedure, beta: float | None, kl: float | None
+) -> PowerLaw | None:
     """The unique law of best-of against best-of, or worst-of against worst-of; else None."""
     shared = _extremes(procedure) & _extremes(reference)
     if not shared:
         return None
-    n, m = procedure.candidates, reference.candidates
-    curve = power_curve(n, m, max(shared))
+    curve = _checked_curve(procedure.candidates, reference.candidates, max(shared))
     end = curve.end_for_beta(beta) if beta is not None else curve.end_for_kl(float(kl or 0.0))
-    return [PowerLaw(curve, end)]
+    return PowerLaw(curve, end)
 
 
-def _extremes(procedure: RankProcedure) -> set[int]:
+@lru_cache(maxsize=512)
+def _checked_curve(n: int, m: int, sign: int) -> PowerCurve:
+    """The curve, once a law of half a nat on it has passed the check."""
+    curve, family = power_curve(n, m, sign), BestOfN if sign > 0 else WorstOfN
+    found = residual(PowerLaw(curve, curve.end_for_kl(0.5)), family(n), family(m))
+    if not found <= TOLERATED:
+        raise ArithmeticError(
+            f"The optimal laws of {family(n).name} against {family(m).name} have a residual of "
+            f"{found:.1e}, above {TOLERATED:g}. Use exponential."
+        )
+    return curve
+
+
+def _extremes(procedure: Procedure) -> set[int]:
     """{+1} for best-of, {−1} for worst-of, both for a single candidate, none for the rest."""
+    if not isinstance(procedure, RankProcedure):
+        return set()
     p = procedure.rank_probabilities
     return {sign for sign, certain in ((1, p[-1]), (-1, p[0])) if certain == 1}

@@ -144,19 +144,50 @@ class PowerCurve:
         Raises:
             ValueError: if the KL lies outside what the curve was followed to.
         """
-        low, high = self.edges[0] + 6.0, self.last
-        reach = self.at(np.array([low, high]))[3]
-        if not reach[0] <= kl <= reach[1]:
+        return float(self.ends_for_kls(np.array([kl]))[0])
+
+    def ends_for_kls(self, kls: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
+        """ℓ of the pieces with the given KLs: panel by table, then Newton on log KL inside it."""
+        low, high = self._reach
+        if out := [kl for kl in kls.tolist() if not low <= kl <= high]:
             raise ValueError(
-                f"A KL of {kl} nats was asked for; the optimal transform of this procedure is "
-                f"known here for KL from {reach[0]:.2g} to {reach[1]:.4g} nats. Ask within that."
+                f"A KL of {out[0]} nats was asked for; the optimal transform of this procedure is "
+                f"known here for KL from {low:.2g} to {high:.4g} nats. Ask within that."
             )
-        for _ in range(200):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.at(np.array([middle]))[3, 0] < kl else (low, middle)
-            if high - low < 1e-15 * max(1.0, abs(high)):
-                break
-        return (low + high) / 2
+        table, slopes, at_edges = self._kl_tables
+        panel = np.clip(np.searchsorted(at_edges, kls, "right") - 1, 0, len(self.edges) - 2)
+        half = (self.edges[panel + 1] - self.edges[panel]) / 2
+        ends = np.log(np.stack([at_edges[panel], at_edges[panel + 1]]))
+        x = np.clip(2 * (np.log(kls) - ends[0]) / (ends[1] - ends[0]) - 1, -1, 1)
+        for _ in range(12):
+            now = chebyshev.chebval(x, table[:, panel], tensor=False)
+            slope = chebyshev.chebval(x, slopes[:, panel], tensor=False)
+            step = np.log(np.maximum(now, 1e-300) / kls) * now / slope
+            x = np.clip(x - step, -1, 1)
+            if np.abs(step).max(initial=0.0) < 1e-9:
+                break  # quadratic convergence: the next step would be below 1e-16
+        ell = self.edges[panel] + half * (x + 1)
+        beyond = self.edges[-1] + (kls - at_edges[-1]) * self.m
+        return np.where(kls > at_edges[-1], beyond, ell)
+
+    @cached_property
+    def _reach(self) -> tuple[float, float]:
+        """Smallest and largest KL that can be asked for."""
+        low, high = self.at(np.array([self.edges[0] + 6.0, self.last]))[3].tolist()
+        return low, high
+
+    @cached_property
+    def _kl_tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Coefficients of KL and of its slope on each panel, and KL at the edges."""
+        table = self.coefficients[:, 3]
+        ends = np.append(np.array([1e-300]), table.sum(axis=0))
+        return table, chebyshev.chebder(table), ends
+
+    def win_rates(self, ends: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
+        """Win rates after decoding of the pieces that end there."""
+        lam, _, _, kl = self.at(ends)
+        share = self.m * np.exp(-ends) * (kl - lam)
+        return np.minimum(1 + share if self.sign > 0 else share, 1.0)
 
     def ell_at_place(self, place: np.ndarray) -> np.ndarray:
         """ℓ where the curve passes `place`: panel by table, then Newton kept inside it."""
@@ -277,8 +308,7 @@ class PowerLaw(StationaryLaw):
 
     @property
     def win_rate(self) -> float:
-        share = self.beta / self.curve.n * float(self._ends[3] - self._ends[0])
-        return min(1 + share if self.curve.sign > 0 else share, 1.0)
+        return float(self.curve.win_rates(np.array([self.end]))[0])
 
     @cached_property
     def _ends(self) -> np.ndarray:

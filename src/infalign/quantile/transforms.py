@@ -138,10 +138,14 @@ class Transform(ABC):
     def _posterior_means(self, k: int) -> np.ndarray:
         """`rank_means` by quadrature; members with a closed form replace it."""
         nodes, weights = panel_rule(np.unique(np.append(graded_edges(inner=64), self.breaks)))
-        nodes, weights, rank = nodes.ravel(), weights.ravel(), np.arange(k + 1)[:, None]
-        log_beta = special.betaln(rank + 1, k - rank + 1)
-        log_density = rank * np.log(nodes) + (k - rank) * np.log1p(-nodes) - log_beta
-        return (np.exp(log_density) * weights) @ self(nodes)
+        nodes, weights = nodes.ravel(), weights.ravel()
+        phi, below, above = self(nodes), np.log(nodes), np.log1p(-nodes)
+        means = []
+        for ranks in np.array_split(np.arange(k + 1), 1 + k // 512):  # bounded memory at any k
+            rank = ranks[:, None]
+            log_beta = special.betaln(rank + 1, k - rank + 1)
+            means.append((np.exp(rank * below + (k - rank) * above - log_beta) * weights) @ phi)
+        return np.concatenate(means)
 
 
 @lru_cache(maxsize=256)

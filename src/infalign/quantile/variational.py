@@ -10,6 +10,7 @@ method is started from unlike tilts of that KL, and the law that wins most is ke
 """
 
 import numpy as np
+from scipy import special
 from scipy.optimize import brentq
 
 from infalign.quantile.mesh import COARSE, Mesh
@@ -85,8 +86,9 @@ def self_residual(objective: Objective, law: MeshLaw) -> float:
 
 
 def _unlike_tilts(mesh: Mesh, kl: float) -> list[np.ndarray]:
-    """log f of tilts at the KL that favour everything, the top, and shun the bottom."""
-    shapes = (mesh.u, np.log(mesh.u), mesh.u**9, -(mesh.x**9))
+    """log f of tilts at the KL that favour everything, the top, shun the bottom, or pass a bar."""
+    bars = [special.expit(25 * (mesh.u - bar)) for bar in (0.25, 0.5, 0.75)]
+    shapes = (mesh.u, np.log(mesh.u), mesh.u**9, -(mesh.x**9), *bars)
     return [_tilted(mesh, shape, kl)[0] for shape in shapes]
 
 

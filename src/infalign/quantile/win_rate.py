@@ -21,6 +21,10 @@ from infalign.quantile.transforms import Transform
 __all__ = ["atomic_win_rate", "averaged_over", "frontier", "reference_win_rate", "win_rate"]
 
 
+REFINEMENTS = 8
+"""Halvings of panels at most."""
+
+
 def win_rate(
     policy: TiltedPolicy,
     procedure: Procedure,
@@ -58,6 +62,13 @@ def win_rate(
     objective = Objective.of(procedure, reference, agreement, ties)
     policy = TiltedPolicy(averaged_over(ties, policy.transform), policy.beta)
     mesh = Mesh.of(FINE, (*objective.breaks, *policy.transform.breaks), ties)
+    for _ in range(REFINEMENTS):  # a steep law needs finer panels where it is steep
+        density = policy.density_on(mesh)
+        decoded = procedure.decoded_density(mesh, density)
+        rough = np.maximum(mesh.roughness(density), mesh.roughness(decoded)) > 1e-12
+        if not rough.any():
+            break
+        mesh = mesh.halved(rough)
     return float(objective.win_rate(mesh, policy.density_on(mesh)))
 
 

@@ -18,7 +18,7 @@ __all__ = ["check_procedure"]
 
 FALSE_ALARM = 1e-7
 """Chance that a right `select` fails one comparison; there are three."""
-EDGES = tuple(np.linspace(-24.0, 24.0, 25))
+EDGES = tuple(np.linspace(-24.0, 24.0, 49))
 
 
 def check_procedure(procedure: Procedure, *, draws: int = 8000, seed: int = 0) -> None:
