@@ -22,7 +22,7 @@ from infalign.quantile.procedures import (
     median_of,
 )
 from infalign.quantile.tilting import TiltedPolicy
-from infalign.quantile.transforms import Exponential, Log, Transform
+from infalign.quantile.transforms import Custom, Exponential, Log, Transform
 
 CALIBRATIONS: dict[str, Callable[[tuple[str, ...], np.ndarray], Calibration]] = {
     "empirical": EmpiricalCalibration,
@@ -69,6 +69,8 @@ TRANSFORMS: tuple[Transform, ...] = (
     Exponential(0.5),
     Exponential(10.0),
     Exponential(-10.0),
+    Custom(lambda u: u**3, "cubed"),
+    Custom(lambda u: u + (u >= 0.4), "step", jumps=(0.4,)),
     optimal_transform(BestOfN(4), kl=0.5),
     optimal_transform(BestOfN(16), kl=0.5),
     optimal_transform(WorstOfN(4), kl=0.5),

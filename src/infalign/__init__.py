@@ -12,31 +12,48 @@ from infalign.quantile.names import procedure_from_name, transform_from_name
 from infalign.quantile.optimal import Optimal, optimal_transform
 from infalign.quantile.procedures import (
     BestOfN,
+    MetropolisHastings,
     OrderStatistic,
     Procedure,
+    RandomCount,
     RankProcedure,
+    RewindAndRepeat,
+    SoftBestOfN,
     WorstOfN,
+    best_of_geometric,
+    best_of_poisson,
+    check_procedure,
     median_of,
 )
+from infalign.quantile.ties import Ties
 from infalign.quantile.tilting import TiltedPolicy, beta_for_kl
-from infalign.quantile.transforms import Exponential, Log, Transform
+from infalign.quantile.transforms import Custom, Exponential, Log, Transform
 from infalign.quantile.win_rate import frontier, win_rate
 
 __all__ = [
     "BestOfN",
     "Calibration",
+    "Custom",
     "EmpiricalCalibration",
     "Exponential",
     "Log",
+    "MetropolisHastings",
     "Optimal",
     "OrderStatistic",
     "PlanRow",
     "Procedure",
+    "RandomCount",
     "RankProcedure",
+    "RewindAndRepeat",
+    "SoftBestOfN",
+    "Ties",
     "TiltedPolicy",
     "Transform",
     "WorstOfN",
+    "best_of_geometric",
+    "best_of_poisson",
     "beta_for_kl",
+    "check_procedure",
     "frontier",
     "median_of",
     "optimal_transform",
