@@ -27,9 +27,10 @@ from infalign.quantile.law_transform import LawTransform
 from infalign.quantile.mesh import NO_TIES
 from infalign.quantile.newton import MeshLaw
 from infalign.quantile.objective import Objective
+from infalign.quantile.power_law import PowerLaw
 from infalign.quantile.procedures import BestOfN, Procedure, RankProcedure, WorstOfN
 from infalign.quantile.shooting import stationary_laws
-from infalign.quantile.similarity import PowerCurve, PowerLaw, power_curve
+from infalign.quantile.similarity import PowerCurve, power_curve
 from infalign.quantile.stationary import StationaryLaw, residual
 from infalign.quantile.ties import Ties
 from infalign.quantile.transforms import refuse_beta
