@@ -10,8 +10,8 @@ import argparse
 
 import numpy as np
 
-from infalign.quantile.mirror import mirror_ascent
-from infalign.quantile.voting import MajorityVote
+from infalign.quantile.atoms.mirror import mirror_ascent
+from infalign.quantile.atoms.voting import MajorityVote
 
 REFERENCE = np.array([0.30, 0.25, 0.15, 0.10, 0.08, 0.06, 0.04, 0.02])
 RIGHT = np.array([0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])  # the second most frequent answer

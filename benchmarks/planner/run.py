@@ -36,7 +36,7 @@ from infalign.quantile.procedures import (
     best_of_poisson,
     median_of,
 )
-from infalign.quantile.stationary import residual
+from infalign.quantile.solvers.stationary import residual
 from infalign.quantile.win_rate import frontier
 
 CASES: list[tuple[Procedure, float]] = [

@@ -6,21 +6,21 @@ from scipy import stats
 
 from infalign.quantile.agreement import copula_correlation
 from infalign.quantile.calibration import EmpiricalCalibration
-from infalign.quantile.contest import Contest
 from infalign.quantile.finite import (
     finite_frontier,
     finite_win_rate,
     largest_kl,
     rollouts_enough,
 )
+from infalign.quantile.finite.contest import Contest
+from infalign.quantile.finite.portable import hashed, portable_gaps, portable_uniforms
+from infalign.quantile.finite.worlds import Worlds
 from infalign.quantile.optimal import optimal_transform
-from infalign.quantile.portable import hashed, portable_gaps, portable_uniforms
 from infalign.quantile.procedures import BestOfN, RewindAndRepeat, SoftBestOfN, WorstOfN, median_of
 from infalign.quantile.ties import NO_TIES, Ties
 from infalign.quantile.tilting import TiltedPolicy, beta_for_atoms_kl, beta_for_kl, tilt_atoms
 from infalign.quantile.transforms import Exponential, Identity
 from infalign.quantile.win_rate import atomic_win_rate, frontier, win_rate
-from infalign.quantile.worlds import Worlds
 from members import named
 
 EXP = Exponential(10.0)
@@ -281,7 +281,7 @@ def test_what_cannot_be_is_refused():
 
 
 def test_a_loss_that_needs_too_many_rollouts_says_so(monkeypatch):
-    from infalign.quantile import finite
+    from infalign.quantile.finite import calibrated as finite
 
     monkeypatch.setattr(finite, "MOST_ROLLOUTS", 256)
     with pytest.raises(ValueError, match="More than 256 rollouts"):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from infalign.quantile.atomic import decode_of
-from infalign.quantile.differentiating import by_complex_step, by_differences, gradient_of
-from infalign.quantile.mirror import mirror_ascent, worth_against
+from infalign.quantile.atoms.decoding import decode_of
+from infalign.quantile.atoms.differentiating import by_complex_step, by_differences, gradient_of
+from infalign.quantile.atoms.mirror import mirror_ascent, worth_against
+from infalign.quantile.atoms.voting import MajorityVote
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import (
     BestOfN,
@@ -18,7 +19,6 @@ from infalign.quantile.procedures import (
 )
 from infalign.quantile.ties import Ties
 from infalign.quantile.tilting import atoms_kl, beta_for_atoms_kl, tilt_atoms
-from infalign.quantile.voting import MajorityVote
 from infalign.quantile.win_rate import atomic_win_rate
 from members import PROCEDURES, named
 

@@ -15,8 +15,8 @@ from infalign.quantile.procedures import (
     WorstOfN,
     median_of,
 )
-from infalign.quantile.shooting import stationary_laws
-from infalign.quantile.stationary import StationaryLaw, residual
+from infalign.quantile.solvers.shooting import stationary_laws
+from infalign.quantile.solvers.stationary import StationaryLaw, residual
 from infalign.quantile.tilting import TiltedPolicy, beta_for_kl
 from infalign.quantile.transforms import Exponential, Log
 from infalign.quantile.win_rate import win_rate

@@ -6,8 +6,6 @@ from scipy import optimize
 
 from infalign.quantile import procedures, transforms
 from infalign.quantile.mesh import COARSE, FINE
-from infalign.quantile.newton import MeshLaw
-from infalign.quantile.objective import Objective, Term
 from infalign.quantile.opponent import Opponent
 from infalign.quantile.optimal import is_concave, optimal_transform
 from infalign.quantile.procedures import (
@@ -20,10 +18,12 @@ from infalign.quantile.procedures import (
     best_of_poisson,
     median_of,
 )
+from infalign.quantile.solvers.newton import MeshLaw
+from infalign.quantile.solvers.objective import Objective, Term
+from infalign.quantile.solvers.variational import self_residual, stationary_law
 from infalign.quantile.ties import Tied, Ties
 from infalign.quantile.tilting import TiltedPolicy, atoms_kl, beta_for_kl
 from infalign.quantile.transforms import Exponential, Log
-from infalign.quantile.variational import self_residual, stationary_law
 from infalign.quantile.win_rate import atomic_win_rate, frontier, reference_win_rate, win_rate
 from members import QUANTILE_PROCEDURES, named
 
@@ -142,7 +142,7 @@ def test_concave_is_said_of_the_right_ones():
 def test_starts_far_apart_find_one_law():
     """Worst-of-4: W is not concave, but the stationary law is unique (docs/theory.md); from unlike
     starts Newton's method comes to no other. Of worst-of-4 against best-of-4 it finds several."""
-    from infalign.quantile.variational import _solved, _unlike_tilts
+    from infalign.quantile.solvers.variational import _solved, _unlike_tilts
 
     def found(reference, beta):
         objective = Objective.of(WorstOfN(4), reference, 1.0, Ties())

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from infalign.quantile.mirror import mirror_ascent, worth_against
+from infalign.quantile.atoms.mirror import mirror_ascent, worth_against
+from infalign.quantile.atoms.voting import MajorityVote
 from infalign.quantile.tilting import atoms_kl, beta_for_atoms_kl, tilt_atoms
-from infalign.quantile.voting import MajorityVote
 
 
 def by_enumeration(masses, n):

@@ -23,15 +23,15 @@ from scipy.optimize import minimize
 
 from infalign.planner.judging import judged_by, refuse_agreement
 from infalign.planner.mismatch import refuse_procedures
-from infalign.quantile.law_transform import LawTransform
 from infalign.quantile.mesh import NO_TIES
-from infalign.quantile.newton import MeshLaw
-from infalign.quantile.objective import Objective, Term
 from infalign.quantile.opponent import Opponent
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import Procedure, RankProcedure
-from infalign.quantile.stationary import StationaryLaw
-from infalign.quantile.variational import stationary_law
+from infalign.quantile.solvers.law_transform import LawTransform
+from infalign.quantile.solvers.newton import MeshLaw
+from infalign.quantile.solvers.objective import Objective, Term
+from infalign.quantile.solvers.stationary import StationaryLaw
+from infalign.quantile.solvers.variational import stationary_law
 
 __all__ = ["CRITERIA", "Robust", "RobustTransform", "robust", "saddle_point"]
 

@@ -4,7 +4,7 @@ The best policy is the tilt by the first variation of the win rate after decodin
 policy itself: a fixed point. For a rank procedure Φ(u) = −∫_u¹ g(F(v))·g_ref(v) dv. Plain
 fixed-point iteration diverges for small β or large N, so three solvers share the work:
 
-- best-of-N and worst-of-N are one curve for every β (:mod:`infalign.quantile.similarity`);
+- best-of-N and worst-of-N are one curve for every β (:mod:`infalign.quantile.solvers.similarity`);
 - two other rank procedures: a search by shooting brackets all solutions of
   F″ = F′·g(F)·g_ref(u)/β, Newton's method polishes them (:mod:`.shooting`, :mod:`.collocation`);
 - anything else, imperfect judges and ties among them: Newton's method on the first variation
@@ -23,18 +23,18 @@ import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import CubicHermiteSpline
 
-from infalign.quantile.law_transform import LawTransform
 from infalign.quantile.mesh import NO_TIES
-from infalign.quantile.newton import MeshLaw
-from infalign.quantile.objective import Objective
-from infalign.quantile.power_law import PowerLaw
 from infalign.quantile.procedures import BestOfN, Procedure, RankProcedure, WorstOfN
-from infalign.quantile.shooting import stationary_laws
-from infalign.quantile.similarity import PowerCurve, power_curve
-from infalign.quantile.stationary import StationaryLaw, residual
+from infalign.quantile.solvers.law_transform import LawTransform
+from infalign.quantile.solvers.newton import MeshLaw
+from infalign.quantile.solvers.objective import Objective
+from infalign.quantile.solvers.power_law import PowerLaw
+from infalign.quantile.solvers.shooting import stationary_laws
+from infalign.quantile.solvers.similarity import PowerCurve, power_curve
+from infalign.quantile.solvers.stationary import StationaryLaw, residual
+from infalign.quantile.solvers.variational import self_residual, stationary_law
 from infalign.quantile.ties import Ties
 from infalign.quantile.transforms import refuse_beta
-from infalign.quantile.variational import self_residual, stationary_law
 
 __all__ = ["Optimal", "frontier_of_limits", "optimal_transform"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from infalign.quantile.mesh import FINE, NO_TIES, Mesh
-from infalign.quantile.objective import Objective
 from infalign.quantile.optimal import Optimal, frontier_of_limits
 from infalign.quantile.procedures import Procedure, RankProcedure
+from infalign.quantile.solvers.objective import Objective
 from infalign.quantile.ties import Tied, Ties
 from infalign.quantile.tilting import TiltedPolicy, beta_for_kl
 from infalign.quantile.transforms import Transform

@@ -16,8 +16,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Int
 
-from infalign.quantile.decaying import Decaying
 from infalign.quantile.mesh import Mesh
+from infalign.quantile.procedures.decaying import Decaying
 from infalign.quantile.procedures.procedure import Procedure, refuse_candidates
 from infalign.quantile.transforms import Log, Transform, refuse_beta
 

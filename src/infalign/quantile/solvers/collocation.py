@@ -17,7 +17,7 @@ from numpy.polynomial import legendre
 
 from infalign.quantile.panels import graded_edges, legendre_coefficients, panel_rule, running_matrix
 from infalign.quantile.procedures import RankProcedure
-from infalign.quantile.stationary import StationaryLaw
+from infalign.quantile.solvers.stationary import StationaryLaw
 
 __all__ = ["CollocatedLaw", "Problem", "solved_from"]
 

@@ -2,7 +2,7 @@
 
 A vote looks at which answers are equal, not at how good they are, so it lives on a finite set of
 distinct answers and not on [0,1]. Its law is exact, and so is the best policy for it, by
-:func:`infalign.quantile.mirror.mirror_ascent`.
+:func:`infalign.quantile.atoms.mirror.mirror_ascent`.
 """
 
 import dataclasses

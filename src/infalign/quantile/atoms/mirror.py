@@ -16,7 +16,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
-from infalign.quantile.differentiating import Gradient, gradient_of
+from infalign.quantile.atoms.differentiating import Gradient, gradient_of
 from infalign.quantile.tilting import atoms_kl, beta_for_atoms_kl, tilt_atoms
 from infalign.quantile.transforms import refuse_beta
 

@@ -7,7 +7,7 @@ In x = 1 − u, with P = 1 − F and s = log f, stationarity reads
 and a stationary point is a q with P(1) = 1. From this side s only falls, so a wrong q cannot make
 the integration explode. W is in general neither convex nor concave in F and may have several
 stationary points: a coarse grid over (q, log β) brackets all it can see, and Newton's method
-(:mod:`infalign.quantile.collocation`) polishes each.
+(:mod:`infalign.quantile.solvers.collocation`) polishes each.
 """
 
 import itertools
@@ -15,9 +15,9 @@ import itertools
 import numpy as np
 from jaxtyping import Float
 
-from infalign.quantile.collocation import CollocatedLaw, Problem, solved_from
 from infalign.quantile.panels import graded_edges, panel_rule, running_integral
 from infalign.quantile.procedures import RankProcedure
+from infalign.quantile.solvers.collocation import CollocatedLaw, Problem, solved_from
 
 __all__ = ["stationary_laws"]
 

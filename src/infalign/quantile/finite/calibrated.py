@@ -12,11 +12,11 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from infalign.quantile.contest import Chosen, Contest
+from infalign.quantile.finite.contest import Chosen, Contest
+from infalign.quantile.finite.worlds import Worlds
 from infalign.quantile.procedures import Procedure
 from infalign.quantile.ties import NO_TIES, Ties
 from infalign.quantile.transforms import Transform
-from infalign.quantile.worlds import Worlds
 
 __all__ = ["finite_frontier", "finite_win_rate", "largest_kl", "rollouts_enough"]
 

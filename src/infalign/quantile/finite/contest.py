@@ -10,6 +10,7 @@ from typing import Literal, final
 import numpy as np
 from jaxtyping import Float
 
+from infalign.quantile.finite.worlds import Worlds
 from infalign.quantile.mesh import COARSE, FINE, Mesh
 from infalign.quantile.opponent import Opponent
 from infalign.quantile.optimal import optimal_transform
@@ -18,7 +19,6 @@ from infalign.quantile.ties import Ties
 from infalign.quantile.tilting import TiltedPolicy, beta_for_kl
 from infalign.quantile.transforms import Transform
 from infalign.quantile.win_rate import averaged_over, win_rate
-from infalign.quantile.worlds import Worlds
 
 __all__ = ["Chosen", "Contest"]
 

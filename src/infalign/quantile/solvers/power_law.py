@@ -6,8 +6,8 @@ from typing import final
 
 import numpy as np
 
-from infalign.quantile.similarity import PowerCurve
-from infalign.quantile.stationary import StationaryLaw
+from infalign.quantile.solvers.similarity import PowerCurve
+from infalign.quantile.solvers.stationary import StationaryLaw
 
 __all__ = ["PowerLaw"]
 

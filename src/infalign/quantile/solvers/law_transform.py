@@ -3,7 +3,7 @@
 import numpy as np
 
 from infalign.quantile.panels import Numbers, TiltedLaw
-from infalign.quantile.stationary import StationaryLaw
+from infalign.quantile.solvers.stationary import StationaryLaw
 from infalign.quantile.transforms import Transform, refuse_beta
 
 __all__ = ["LawTransform"]

@@ -14,8 +14,8 @@ from scipy import special
 from scipy.optimize import brentq
 
 from infalign.quantile.mesh import COARSE, Mesh
-from infalign.quantile.newton import MeshLaw, kl_on, newton
-from infalign.quantile.objective import Objective
+from infalign.quantile.solvers.newton import MeshLaw, kl_on, newton
+from infalign.quantile.solvers.objective import Objective
 
 __all__ = ["self_residual", "stationary_law"]
 

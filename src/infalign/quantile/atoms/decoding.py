@@ -1,8 +1,8 @@
 """Procedures on finitely many responses: a policy's masses → the masses of its answer.
 
-What :func:`infalign.quantile.mirror.mirror_ascent` needs to know of a procedure. Rank procedures
-look at the order of rewards alone; quantile procedures at quantiles under the reference, where each
-value of the reward occupies an interval.
+What :func:`infalign.quantile.atoms.mirror.mirror_ascent` needs to know of a procedure. Rank
+procedures look at the order of rewards alone; quantile procedures at quantiles under the reference,
+where each value of the reward occupies an interval.
 """
 
 import dataclasses

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from scipy import linalg
 
 from infalign.quantile.mesh import Mesh
-from infalign.quantile.objective import Objective
 from infalign.quantile.panels import entropy_excess
-from infalign.quantile.stationary import StationaryLaw
+from infalign.quantile.solvers.objective import Objective
+from infalign.quantile.solvers.stationary import StationaryLaw
 
 __all__ = ["MeshLaw", "kl_on", "newton"]
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 from scipy.optimize import brentq
 
-from infalign.quantile.portable import portable_gaps
+from infalign.quantile.finite.portable import portable_gaps
 from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.ties import NO_TIES, Ties
 from infalign.quantile.transforms import Transform
