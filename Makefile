@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format install clean
+.PHONY: help demo test check format figures install clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -39,6 +39,10 @@ check: $(VENV)/.dev  ## style, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+figures: $(VENV)/.dev  ## compute the figures and tables of the documents anew
+	$(BIN)/python docs/figures.py
+	$(BIN)/python docs/choosing.py --write
 
 format: $(VENV)/.dev  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
