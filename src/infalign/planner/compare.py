@@ -10,13 +10,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import final
 
-from infalign.planner.judging import judged_by, refuse_agreement
-from infalign.quantile.optimal import optimal_transform
+from infalign.planner.judging import judged_by, refuse_agreement, refuse_kl_of_ties
+from infalign.planner.limit import best_policy
 from infalign.quantile.procedures import Identity, Procedure
+from infalign.quantile.ties import NO_TIES, Ties
 from infalign.quantile.tilting import TiltedPolicy, beta_for_kl
 from infalign.quantile.transforms import Exponential, Log, Transform
 from infalign.quantile.transforms import Identity as IdentityTransform
-from infalign.quantile.win_rate import frontier, win_rate
+from infalign.quantile.win_rate import averaged_over, frontier, win_rate
 
 __all__ = ["PlanRow", "plan"]
 
@@ -50,6 +51,7 @@ def plan(
     transforms: Sequence[Transform] | None = None,
     reference_procedure: Procedure | None = None,
     agreement: float = 1.0,
+    ties: Ties = NO_TIES,
 ) -> list[PlanRow]:
     """Predicted win rates of each transform, tilted to the same KL; the optimal one comes last.
 
@@ -62,9 +64,12 @@ def plan(
         transforms: what to compare; identity, log, exp(10) and exp(−10) where None.
         reference_procedure: how the reference is decoded; the same where None.
         agreement: Spearman ρ between the selecting reward's quantiles and the judging one's.
+        ties: where the selecting reward is equal; transforms count by their means there. With two
+            values, pass or fail, all end at one policy; β of "optimal" is then that of identity.
 
     Raises:
-        ValueError: if the KL is not positive or out of reach; if ρ is not in [−1,1].
+        ValueError: if the KL is not positive or out of reach, as beyond −log of the mass of a tie
+            at the top; if ρ is not in [−1,1].
 
     Example:
         >>> from infalign.quantile.procedures import BestOfN
@@ -77,30 +82,28 @@ def plan(
         optimal   0.702 0.873
     """
     refuse_agreement(agreement)
-    judge = judged_by(agreement)
+    refuse_kl_of_ties(kl, ties)
     if transforms is None:
         transforms = (IdentityTransform(), Log(), Exponential(10.0), Exponential(-10.0))
-    best = optimal_transform(procedure, kl=kl, reference_procedure=reference_procedure)
-    named: list[tuple[str, Transform]] = [(one.name, one) for one in (*transforms, best)]
+    best = best_policy(procedure, kl, reference_procedure, 1.0, ties)
+    seen = [(one.name, averaged_over(ties, one)) for one in transforms]
+    policies = [(name, TiltedPolicy(one, beta_for_kl(one, kl))) for name, one in seen]
+    policies.append(("optimal", best))
+    judge, is_limited = judged_by(agreement, ties), agreement == 1
+    if 0 < agreement < 1:  # a judge of no or the opposite opinion is pleased by no training
+        gold = best_policy(procedure, kl, reference_procedure, agreement, ties)
+        policies.append(("optimal for gold", gold))
+        is_limited = True
     start = float(frontier(procedure, [0.0], "optimal", reference_procedure, **judge)[0])
-    limit = best.win_rate
-    if judge:
-        limit = start
-        if agreement > 0:  # a judge of no or the opposite opinion is pleased by no training
-            gold = optimal_transform(
-                procedure, kl=kl, reference_procedure=reference_procedure, **judge
-            )
-            named.append(("optimal for gold", gold))
-            limit = gold.win_rate
+    rates = [win_rate(one, procedure, reference_procedure, **judge) for _, one in policies]
+    gain = rates[-1] - start if is_limited else 0.0
 
-    def row(name: str, transform: Transform) -> PlanRow:
-        policy = TiltedPolicy(transform, beta_for_kl(transform, kl))
-        decoded = win_rate(policy, procedure, reference_procedure)
-        wins = win_rate(policy, procedure, reference_procedure, **judge) if judge else decoded
-        is_limit = transform is named[-1][1] and limit > start
-        gain = float("nan") if limit <= start else (wins - start) / (limit - start)
-        single = win_rate(policy, Identity())
-        fraction = 1.0 if is_limit else gain
-        return PlanRow(name, policy.beta, kl, single, decoded, fraction, wins)
+    def row(name: str, policy: TiltedPolicy, wins: float) -> PlanRow:
+        decoded = wins
+        if agreement != 1:
+            decoded = win_rate(policy, procedure, reference_procedure, ties=ties)
+        share = (wins - start) / gain if gain > 0 else float("nan")
+        single = win_rate(policy, Identity(), ties=ties)
+        return PlanRow(name, policy.beta, kl, single, decoded, share, wins)
 
-    return [row(*pair) for pair in named]
+    return [row(*pair, wins) for pair, wins in zip(policies, rates, strict=True)]

@@ -10,8 +10,11 @@ import math
 from collections.abc import Sequence
 from typing import final
 
+from infalign.planner.judging import judged_by, refuse_agreement, refuse_kl_of_ties
+from infalign.planner.limit import known_transform
 from infalign.quantile.finite import finite_frontier, largest_kl, rollouts_enough
-from infalign.quantile.procedures import Procedure, RankProcedure
+from infalign.quantile.procedures import Procedure
+from infalign.quantile.ties import NO_TIES, Ties
 from infalign.quantile.transforms import Transform
 from infalign.quantile.win_rate import frontier
 
@@ -42,46 +45,59 @@ def rollouts(
     transform: Transform | str = "optimal",
     *,
     reference_procedure: Procedure | None = None,
+    agreement: float = 1.0,
+    ties: Ties = NO_TIES,
 ) -> list[RolloutRow]:
     """Predicted win rate with each number of rollouts, at the same KL.
 
     Args:
-        procedure: decodes the aligned policy; picks by rank.
+        procedure: decodes the aligned policy.
         kl: from the reference, nats.
         ks: numbers of rollouts, each ≥ 2.
-        transform: what is trained on, or "optimal".
+        transform: what is trained on, or "optimal" (for the judge).
         reference_procedure: decodes the reference; the same where None.
+        agreement: Spearman ρ between the selecting and the judging reward, whose win rate it is.
+        ties: where the selecting reward is equal.
 
     Raises:
-        ValueError: K < 2, or a procedure that does not pick by rank.
+        ValueError: K < 2; a KL that the ties cannot express; no agreement to be trained for.
 
     Example:
         >>> from infalign.quantile.procedures import BestOfN
         >>> few, many = rollouts(BestOfN(4), 0.5, [16, 64])
         >>> few.loss > many.loss > 0
         True
+        >>> pass_fail = rollouts(BestOfN(4), 0.5, [64], ties=Ties.pass_fail(0.3))[0]
+        >>> pass_fail.loss < many.loss
+        True
     """
-    ranks, reference = refuse_unranked(procedure), None
-    if reference_procedure is not None:
-        reference = refuse_unranked(reference_procedure)
+    refuse_agreement(agreement)
     for k in ks:
         if k != int(k) or k < 2:
             raise ValueError(
                 f"K is {k}; a rank among rollouts needs an integer of at least 2. 64 is usual."
             )
-    start, perfect = frontier(ranks, [0.0, kl], transform, reference)
+    refuse_kl_of_ties(kl, ties)
+    transform = known_transform(_chosen(transform), procedure, ties)
+    judge = judged_by(agreement, ties)
+    start, perfect = frontier(procedure, [0.0, kl], transform, reference_procedure, **judge)
 
     def row(k: int) -> RolloutRow:
         wins = math.nan
         if largest_kl(k) > kl:
             try:
                 rates = finite_frontier(
-                    _chosen(transform), ranks, k, [kl], reference_procedure=reference
+                    _chosen(transform),
+                    procedure,
+                    k,
+                    [kl],
+                    reference_procedure=reference_procedure,
+                    **judge,
                 )
                 wins = float(rates[0])
             except ValueError:  # this transform's tilts end below the largest KL of all
                 wins = math.nan
-        gain = (wins - start) / (perfect - start)
+        gain = (wins - start) / (perfect - start) if perfect != start else math.nan
         return RolloutRow(k, wins, float(perfect - wins), float(gain), largest_kl(k))
 
     return [row(int(k)) for k in ks]
@@ -94,35 +110,35 @@ def enough_rollouts(
     transform: Transform | str = "optimal",
     *,
     reference_procedure: Procedure | None = None,
+    agreement: float = 1.0,
+    ties: Ties = NO_TIES,
 ) -> int:
     """The least K that loses no more than `loss` of win rate at that KL.
 
     Args:
-        procedure: decodes the aligned policy; picks by rank.
+        procedure: decodes the aligned policy.
         kl: from the reference, nats.
         loss: of win rate, in (0, 1); 0.01 is one point.
-        transform: what is trained on, or "optimal".
+        transform: what is trained on, or "optimal" (for the judge).
         reference_procedure: decodes the reference; the same where None.
+        agreement: Spearman ρ between the selecting and the judging reward, whose win rate it is.
+        ties: where the selecting reward is equal.
 
     Example:
         >>> from infalign.quantile.procedures import BestOfN
         >>> enough_rollouts(BestOfN(4), kl=0.5, loss=0.01)
         99
     """
-    reference = None if reference_procedure is None else refuse_unranked(reference_procedure)
+    refuse_agreement(agreement)
+    refuse_kl_of_ties(kl, ties)
     return rollouts_enough(
-        _chosen(transform), refuse_unranked(procedure), kl, loss, reference_procedure=reference
+        _chosen(known_transform(transform, procedure, ties)),
+        procedure,
+        kl,
+        loss,
+        reference_procedure=reference_procedure,
+        **judged_by(agreement, ties),
     )
-
-
-def refuse_unranked(procedure: Procedure) -> RankProcedure:
-    """The procedure; ValueError unless it picks by rank."""
-    if not isinstance(procedure, RankProcedure):
-        raise ValueError(
-            f"{procedure.name} came; finite calibration is computed for procedures that pick by "
-            "rank. Plan with best-of-n, worst-of-n, median-of-n or an order statistic."
-        )
-    return procedure
 
 
 def _chosen(transform: Transform | str):

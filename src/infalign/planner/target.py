@@ -13,10 +13,11 @@ from typing import Any, final
 
 import numpy as np
 
-from infalign.planner.judging import judged_by, refuse_agreement
+from infalign.planner.judging import judged_by, largest_kl_of, refuse_agreement
+from infalign.planner.limit import best_policy, known_transform
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import BestOfN, Identity, Procedure, Uniform
-from infalign.quantile.tilting import TiltedPolicy
+from infalign.quantile.ties import NO_TIES, Ties
 from infalign.quantile.transforms import Transform
 from infalign.quantile.win_rate import frontier
 
@@ -26,6 +27,10 @@ LARGEST_KL = 8.0
 """Nats; beyond it an aligned policy gives only what the reference says once in three thousand."""
 SMALLEST_KL = 1e-6
 """Nats; a target reached below it is reached by the reference."""
+
+
+NEARLY = 0.98
+"""How much of the KL that only an infinite reward would reach may be gone."""
 
 
 class OutOfReach(ValueError):
@@ -62,6 +67,7 @@ def least_kl(
     *,
     reference_procedure: Procedure | None = None,
     agreement: float = 1.0,
+    ties: Ties = NO_TIES,
     largest_kl: float = LARGEST_KL,
 ) -> float:
     """The least KL at which the win rate after decoding is the target; 0 where no KL is needed.
@@ -72,6 +78,7 @@ def least_kl(
         transform: a transform, or "optimal" for the least KL of any policy.
         reference_procedure: decodes the reference; the same procedure where None.
         agreement: Spearman ρ between the selecting and the judging reward.
+        ties: where the selecting reward is equal.
         largest_kl: how far a policy may go, nats.
 
     Raises:
@@ -86,7 +93,8 @@ def least_kl(
     """
     refuse_target(target_win_rate)
     refuse_agreement(agreement)
-    judge = judged_by(agreement)
+    judge, largest_kl = judged_by(agreement, ties), min(largest_kl, NEARLY * largest_kl_of(ties))
+    transform = known_transform(transform, procedure, ties)
     start = float(frontier(procedure, [0.0], transform, reference_procedure, **judge)[0])
     if start >= target_win_rate:
         return 0.0
@@ -135,6 +143,7 @@ def cheapest(
     *,
     reference_procedure: Procedure | None = Identity(),  # noqa: B008  # frozen
     agreement: float = 1.0,
+    ties: Ties = NO_TIES,
     kl_price: float | None = None,
     largest_kl: float = LARGEST_KL,
 ) -> list[Reach]:
@@ -166,20 +175,17 @@ def cheapest(
     chosen = [one if isinstance(one, Procedure) else BestOfN(one) for one in procedures]
     if not chosen:
         raise ValueError("No procedure came; give numbers of candidates such as [1, 2, 4, 8].")
-    opponent = {"reference_procedure": reference_procedure, "agreement": agreement}
+    opponent = {"reference_procedure": reference_procedure, "agreement": agreement, "ties": ties}
     kls = _least_kls(target_win_rate, chosen, largest_kl, opponent)
-    judge = judged_by(agreement)
     policies = [
-        None
-        if not kl > 0
-        else optimal_transform(p, kl=kl, reference_procedure=reference_procedure, **judge)
+        best_policy(p, kl, reference_procedure, agreement, ties) if kl > 0 else None
         for p, kl in zip(chosen, kls, strict=True)
     ]
-    laws = [TiltedPolicy(best, best.beta) if best else Uniform() for best in policies]
+    laws = [policy or Uniform() for policy in policies]
     counts = [p.mean_candidates(law) for p, law in zip(chosen, laws, strict=True)]
     efficient = [_is_efficient(i, kls, counts) for i in range(len(kls))]
     knee, least = _knee(kls, counts, efficient), _cheapest(kls, counts, kl_price)
-    betas = [best.beta if best else math.nan for best in policies]
+    betas = [policy.beta if policy else math.nan for policy in policies]
     return [
         Reach(p.name, counts[i], kls[i], betas[i], efficient[i], i == knee, i == least)
         for i, p in enumerate(chosen)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infalign.cli.changes import experiment_from
+from infalign.cli.plan.own import is_own, own_procedure, own_transform
 
 if TYPE_CHECKING:
     from infalign.quantile.procedures import Procedure
@@ -97,6 +98,10 @@ def refuse_kl(kl: float) -> None:
 def _procedure(name: str, n: int | None, probabilities: str | None) -> "Procedure":
     from infalign.quantile.names import procedure_from_name
 
+    if is_own(name):
+        if n is not None:
+            raise ValueError(f"--procedure {name} has its settings; leave out --n {n}.")
+        return own_procedure(name)
     plain = name.strip().replace("-", "_")
     settings: dict[str, Any] = {}
     if probabilities is not None:
@@ -129,6 +134,8 @@ def asked_transform(name: str) -> "Transform | None":
     from infalign.quantile.names import transform_from_name
 
     plain = name.strip()
+    if is_own(plain):
+        return own_transform(plain)
     if plain == "optimal":
         return None
     steep = re.fullmatch(r"exp(?:onential)?(?:[(:=]\s*([-+.\deE]+)\s*\)?)?", plain)

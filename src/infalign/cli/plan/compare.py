@@ -9,12 +9,15 @@ from infalign.cli.plan.given import (
     agreement_of_question,
     procedure_and_kls,
     reference_of_question,
+    said_ties,
+    ties_of_question,
 )
 from infalign.cli.plan.shown import Answer, Table, nats, percent, rate
 
 if TYPE_CHECKING:
     from infalign.planner import PlanRow
     from infalign.quantile.procedures import Procedure
+    from infalign.quantile.ties import Ties
     from infalign.quantile.transforms import Transform
 
 
@@ -26,8 +29,9 @@ def ask(given: Given) -> Callable[[], Answer]:
     chosen, kls = procedure_and_kls(given)
     named = [asked_transform(name) for name in given.get("transform", ())]
     transforms = [one for one in named if one] if named else None
-    reference, agreement = reference_of_question(given), agreement_of_question(given)
-    return lambda: compared(chosen, kls, transforms, reference, agreement)
+    reference, ties = reference_of_question(given), ties_of_question(given)
+    agreement = agreement_of_question(given)
+    return lambda: compared(chosen, kls, transforms, reference, agreement, ties)
 
 
 def compared(
@@ -36,6 +40,7 @@ def compared(
     transforms: "Sequence[Transform] | None",
     reference: "Procedure | None",
     agreement: float,
+    ties: "Ties",
 ) -> Answer:
     """Win rates of each transform."""
     from infalign.planner import plan
@@ -48,6 +53,7 @@ def compared(
             transforms=transforms,
             reference_procedure=reference,
             agreement=agreement,
+            ties=ties,
         )
         data.append(
             {
@@ -55,11 +61,12 @@ def compared(
                 "candidates": procedure.candidates,
                 "reference_procedure": (reference or procedure).name,
                 "agreement": agreement,
+                "ties": ties.intervals,
                 "kl": kl,
                 "transforms": rows,
             }
         )
-        tables.append(_table(procedure, kl, rows, reference, agreement))
+        tables.append(_table(procedure, kl, rows, reference, agreement, said_ties(ties)))
     return Answer(data, tables)
 
 
@@ -69,6 +76,7 @@ def _table(
     rows: "Sequence[PlanRow]",
     reference: "Procedure | None",
     agreement: float,
+    notes: list[str],
 ) -> Table:
     has_judge, ahead = agreement != 1, f"decoded: {procedure.name}"
     columns = ["transform", "β", "standard", ahead]
@@ -81,9 +89,11 @@ def _table(
     ]
     title = f"Win rate against the reference{_decoded(reference)} at KL {kl:g} nats"
     title += " (½: no change)" if reference is None else ""
-    notes = []
     if has_judge:
-        notes = [f"Gold judge: agreement ρ = {agreement:.3g}; the limit is of its win rate."]
+        notes = [
+            *notes,
+            f"Gold judge: agreement ρ = {agreement:.3g}; the limit is of its win rate.",
+        ]
     return Table(title, [*columns, "of the limit"], cells, notes)
 
 

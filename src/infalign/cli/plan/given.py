@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from infalign.cli.console import Terminal
 from infalign.cli.plan.asked import asked_procedure_and_kls, asked_procedures, refuse_kl
+from infalign.cli.plan.own import is_own, own_procedure
 
 if TYPE_CHECKING:
     from infalign.quantile.procedures import Procedure
+    from infalign.quantile.ties import Ties
 
 __all__ = [
     "agreement_of_question",
@@ -17,6 +19,8 @@ __all__ = [
     "procedures_of_question",
     "reference_of_question",
     "refuse_points",
+    "said_ties",
+    "ties_of_question",
 ]
 
 Given = dict[str, Any]
@@ -92,6 +96,8 @@ def reference_of_question(given: Given, usual: str | None = None) -> "Procedure 
     from infalign.quantile.names import procedure_from_name
 
     name = given.get("reference", usual)
+    if name is not None and is_own(name):
+        return own_procedure(name, "--reference")
     return None if name is None else procedure_from_name(name)
 
 
@@ -102,3 +108,33 @@ def refuse_points(option: str, points: float) -> None:
             f"{option} {points:g}: points of win rate between 0 and 100 are needed; 2 is a win "
             "rate of 0.02."
         )
+
+
+def ties_of_question(given: Given) -> "Ties":
+    """Where the reward is equal: of a pass rate, or of intervals as they came."""
+    from infalign.quantile.ties import Ties
+
+    if "pass_rate" in given and "tie" in given:
+        raise ValueError("--pass-rate and --tie both came; --pass-rate ties all answers. Give one.")
+    if "pass_rate" in given:
+        return Ties.pass_fail(given["pass_rate"])
+    return Ties(tuple(sorted(map(_interval, given.get("tie", ())))))
+
+
+def _interval(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        raise ValueError(
+            f"--tie {text}: two quantiles are needed, as in --tie 0:0.4 where the worst 40 % of "
+            "answers have one reward."
+        ) from None
+    return low, high
+
+
+def said_ties(ties: "Ties") -> list[str]:
+    """A note, where there are any."""
+    if not ties:
+        return []
+    parts = ", ".join(f"{a:g} to {b:g}" for a, b in ties.intervals)
+    return [f"Tied quantiles, with one reward each: {parts}; a tie counts half."]

@@ -8,6 +8,7 @@ import typer
 TARGET = "How far for a win rate: --target-win-rate"
 MISMATCH = "Decoded another way than trained for: --mismatch"
 ROLLOUTS = "Calibration: --rollouts, --loss"
+TIES = "Equal rewards: --pass-rate, --tie"
 POWER = "Measuring: --power"
 JUDGE = "Another reward judges: --agreement, --scores"
 OUTPUT = "Output"
@@ -29,7 +30,8 @@ Names = Annotated[
         metavar="NAME",
         help="best_of_n, worst_of_n, median_of_n, order_statistic, identity; best_of_4 says n "
         "too. Others with settings in brackets: best_of_poisson(4), best_of_geometric(4), "
-        "rewind_and_repeat(0.9, 8), soft_best_of_4(0.1), metropolis_hastings(16, n=4).",
+        "rewind_and_repeat(0.9, 8), soft_best_of_4(0.1), metropolis_hastings(16, n=4). "
+        "module:NAME is one of your own, checked first.",
         show_default="best_of_n",
     ),
 ]
@@ -59,7 +61,8 @@ Transforms = Annotated[
         "--transform",
         "-t",
         metavar="NAME",
-        help="identity, log or exponential(5), beside the optimal one; may be repeated.",
+        help="identity, log, exponential(5) or a function of yours, module:function, beside the "
+        "optimal one; may be repeated.",
         show_default="all of these, with exp(10) and exp(-10)",
     ),
 ]
@@ -120,6 +123,25 @@ Rollouts = Annotated[
 Loss = Annotated[
     float | None,
     _option("--loss", metavar="POINTS", panel=ROLLOUTS, help="How many lose no more than this."),
+]
+PassRate = Annotated[
+    float | None,
+    _option(
+        "--pass-rate",
+        metavar="P",
+        panel=TIES,
+        help="The reward is pass or fail; the reference passes with this probability.",
+    ),
+]
+Tied = Annotated[
+    list[str] | None,
+    _option(
+        "--tie",
+        metavar="A:B",
+        panel=TIES,
+        help="These quantiles share a reward: 0:0.4 where 40 % of answers are empty and worst. "
+        "May be repeated.",
+    ),
 ]
 IsPower = Annotated[
     bool, _option("--power", panel=POWER, help="Prompts × samples needed to see a difference.")

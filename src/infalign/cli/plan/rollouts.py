@@ -2,10 +2,18 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infalign.cli.plan.asked import asked_transform, counts
-from infalign.cli.plan.given import Given, procedure_and_kl, reference_of_question, refuse_points
+from infalign.cli.plan.given import (
+    Given,
+    agreement_of_question,
+    procedure_and_kl,
+    reference_of_question,
+    refuse_points,
+    said_ties,
+    ties_of_question,
+)
 from infalign.cli.plan.shown import Answer, Table, percent, rate
 
 if TYPE_CHECKING:
@@ -28,10 +36,12 @@ def ask(given: Given) -> Callable[[], Answer]:
     if len(named) > 1:
         raise ValueError(f"{len(named)} transforms came; --rollouts takes one.")
     transform, reference = named[0] if named else None, reference_of_question(given)
-    from infalign.planner.rollouts import refuse_unranked
-
-    refuse_unranked(chosen)
-    return lambda: rolled(chosen, kl, ks, loss, transform, reference)
+    contest = {
+        "reference_procedure": reference,
+        "agreement": agreement_of_question(given),
+        "ties": ties_of_question(given),
+    }
+    return lambda: rolled(chosen, kl, ks, loss, transform, contest)
 
 
 def rolled(
@@ -40,19 +50,23 @@ def rolled(
     ks: Sequence[int],
     loss: float | None,
     transform: "Transform | None",
-    reference: "Procedure | None",
+    contest: dict[str, Any],
 ) -> Answer:
     """What K rollouts cost."""
     from infalign.planner import enough_rollouts, rollouts
 
     chosen = transform or "optimal"
     name = transform.name if transform else "optimal"
-    rows = rollouts(procedure, kl, ks, chosen, reference_procedure=reference)
+    rows = rollouts(procedure, kl, ks, chosen, **contest)
     enough = None
     if loss is not None:
-        enough = enough_rollouts(procedure, kl, loss / 100, chosen, reference_procedure=reference)
+        enough = enough_rollouts(procedure, kl, loss / 100, chosen, **contest)
+    reference, agreement = contest["reference_procedure"], contest["agreement"]
     data = {
         "procedure": procedure.name,
+        "reference_procedure": (reference or procedure).name,
+        "agreement": agreement,
+        "ties": contest["ties"].intervals,
         "kl": kl,
         "transform": name,
         "rollouts": rows,
@@ -60,10 +74,13 @@ def rolled(
         "enough": enough,
     }
     title = f"Calibrated with K rollouts per prompt, {name}, KL {kl:g} nats"
+    notes = said_ties(contest["ties"])
+    if agreement != 1:
+        notes += [f"Win rates by the gold judge, agreement ρ = {agreement:.3g}."]
     if not rows:
-        table = Table(title, ["points to lose", "K"], [[f"{loss:g}", str(enough)]])
+        table = Table(title, ["points to lose", "K"], [[f"{loss:g}", str(enough)]], notes)
     else:
-        table = _table(title, procedure, rows, loss, enough)
+        table = _table(title, procedure, rows, loss, enough, notes)
     return Answer(data, [table])
 
 
@@ -73,12 +90,12 @@ def _table(
     rows: "Sequence[RolloutRow]",
     loss: float | None,
     enough: int | None,
+    notes: list[str],
 ) -> Table:
-    notes = []
     if enough is not None:
-        notes = [f"Enough to lose no more than {loss:g} points: K = {enough}."]
+        notes = [*notes, f"Enough to lose no more than {loss:g} points: K = {enough}."]
     if any(math.isnan(row.win_rate) for row in rows):
-        notes.append("–: so few rollouts cannot express this KL.")
+        notes = [*notes, "–: so few rollouts cannot express this KL."]
     cells = [
         [
             str(row.k),

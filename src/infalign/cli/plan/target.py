@@ -9,12 +9,15 @@ from infalign.cli.plan.given import (
     agreement_of_question,
     procedures_of_question,
     reference_of_question,
+    said_ties,
+    ties_of_question,
 )
 from infalign.cli.plan.shown import Answer, Table, nats
 
 if TYPE_CHECKING:
     from infalign.planner import Reach
     from infalign.quantile.procedures import Procedure
+    from infalign.quantile.ties import Ties
 
 
 __all__ = ["ask"]
@@ -32,8 +35,8 @@ def ask(given: Given) -> Callable[[], Answer]:
         del given["n"]
     procedures, reference = procedures_of_question(given), reference_of_question(given, "identity")
     assert reference is not None
-    agreement = agreement_of_question(given)
-    return lambda: reached(target, procedures, reference, agreement, price)
+    agreement, ties = agreement_of_question(given), ties_of_question(given)
+    return lambda: reached(target, procedures, reference, agreement, ties, price)
 
 
 def reached(
@@ -41,6 +44,7 @@ def reached(
     procedures: "Sequence[Procedure]",
     reference: "Procedure",
     agreement: float,
+    ties: "Ties",
     kl_price: float | None,
 ) -> Answer:
     """The least KL to a win rate, for each procedure."""
@@ -51,18 +55,20 @@ def reached(
         procedures,
         reference_procedure=reference,
         agreement=agreement,
+        ties=ties,
         kl_price=kl_price,
     )
-    alike = _alike(target, procedures, agreement)
+    alike = _alike(target, procedures, agreement, ties)
     data = {
         "target_win_rate": target,
         "reference_procedure": reference.name,
         "agreement": agreement,
+        "ties": ties.intervals,
         "ways": [
             {**vars(way), "kl_decoded_alike": kl} for way, kl in zip(ways, alike, strict=True)
         ],
     }
-    return Answer(data, [_table(target, ways, alike, reference, agreement)])
+    return Answer(data, [_table(target, ways, alike, reference, agreement, said_ties(ties))])
 
 
 def _table(
@@ -71,6 +77,7 @@ def _table(
     alike: Sequence[float],
     reference: "Procedure",
     agreement: float,
+    more: list[str],
 ) -> Table:
     cells = []
     for way, both in zip(ways, alike, strict=True):
@@ -95,17 +102,20 @@ def _table(
         "Decoded alike: where the reference is decoded as the policy is, and so grows too.",
         "0: no training needed. Efficient: nothing has less KL for as few candidates.",
         "Knee: farthest below the line between the efficient ends, KL against log N.",
+        *more,
     ]
     title = f"Least KL (nats) to a win rate of {target:g}{judged}"
     return Table(title, columns, cells, notes)
 
 
-def _alike(target: float, procedures: "Sequence[Procedure]", agreement: float) -> list[float]:
+def _alike(
+    target: float, procedures: "Sequence[Procedure]", agreement: float, ties: "Ties"
+) -> list[float]:
     from infalign.planner.target import OutOfReach, least_kl
 
     def least(procedure: "Procedure") -> float:
         try:
-            return least_kl(target, procedure, agreement=agreement)
+            return least_kl(target, procedure, agreement=agreement, ties=ties)
         except OutOfReach:
             return math.nan
 

@@ -3,18 +3,21 @@
 from collections.abc import Callable
 from typing import Any
 
-from infalign.cli.console import Terminal, print_result
+from infalign.cli.console import Terminal
 from infalign.cli.failing import explained
 from infalign.cli.plan import compare, options, target
 from infalign.cli.plan import gold as gold_
+from infalign.cli.plan import html as html_
 from infalign.cli.plan import mismatch as mismatch_
 from infalign.cli.plan import power as power_
 from infalign.cli.plan import rollouts as rollouts_
-from infalign.cli.plan.given import Given, agreement_of_question, procedure_and_kl
+from infalign.cli.plan.given import Given
+from infalign.cli.plan.own import is_own, lacks_variation
 from infalign.cli.plan.shown import Answer, show
 
 __all__ = ["plan"]
 
+JUDGED = {"compare", "target", "mismatch", "rollouts", "gold"}
 BELONGS = {  # option: the questions it is part of; all others take every question
     "transform": {"compare", "mismatch", "rollouts"},
     "probabilities": {"compare", "rollouts", "power", "gold"},
@@ -25,15 +28,17 @@ BELONGS = {  # option: the questions it is part of; all others take every questi
     "criterion": {"mismatch"},
     "heatmap": {"mismatch"},
     "loss": {"rollouts"},
+    "pass_rate": {"compare", "target", "rollouts"},
+    "tie": {"compare", "target", "rollouts"},
     "difference": {"power"},
     "samples": {"power"},
     "prompts": {"power"},
     "prompt_sd": {"power"},
     "chance": {"power"},
     "confidence": {"power"},
-    "agreement": {"compare", "target", "mismatch", "gold"},
-    "scores": {"compare", "target", "mismatch", "gold"},
-    "score_columns": {"compare", "target", "mismatch", "gold"},
+    "agreement": JUDGED,
+    "scores": JUDGED,
+    "score_columns": JUDGED,
 }
 SAID = {
     "compare": "the table of transforms",
@@ -62,6 +67,8 @@ def plan(
     heatmap: options.HeatMap = None,
     rollouts: options.Rollouts = None,
     loss: options.Loss = None,
+    pass_rate: options.PassRate = None,
+    tie: options.Tied = None,
     power: options.IsPower = False,
     difference: options.Difference = None,
     samples: options.Samples = None,
@@ -93,6 +100,8 @@ decoded win rate any policy has at this KL.
     Examples:
       [cyan]infalign plan --procedure worst_of_4 --kl 0.5 --kl 1 --kl 2[/]
       [cyan]infalign plan -p 'rewind_and_repeat(0.9, 8)' --json[/]
+      [cyan]infalign plan --pass-rate 0.3 --n 8[/]
+      [cyan]infalign plan -p mine:LOTTERY -t mine:phi[/]
       [cyan]infalign plan --scores runs/mine --score-columns training,gold[/]
       [cyan]infalign plan experiment.yaml[/]
       [cyan]infalign plan --html plan.html[/]
@@ -101,8 +110,9 @@ decoded win rate any policy has at this KL.
     question = _question(given)
     _refuse_strangers(question, given)
     if html is not None:
-        _write_page(given)
+        html_.write(given)
         return
+    _refuse_rough(question, given)
     answer = _ASK[question](given)
     with Terminal().working("solving"):
         found = answer()
@@ -147,6 +157,20 @@ def _refuse_strangers(question: str, given: Given) -> None:
         raise ValueError("--score-columns names columns of --scores; give that too.")
 
 
+def _refuse_rough(question: str, given: Given) -> None:
+    """Raise ValueError where an optimum is needed of a procedure that has none to be found."""
+    named = given.get("transform", ["optimal"])
+    if question == "rollouts" and "optimal" not in named:
+        return
+    for name in given.get("procedure", ()):
+        if is_own(name) and lacks_variation(name):
+            raise ValueError(
+                f"--procedure {name} has no first_variation of its own. Finite differences stand "
+                "in for it, which are too rough to solve for the optimum that this question is "
+                "about; give it in closed form. --rollouts with a --transform needs none."
+            )
+
+
 _ASK: dict[str, Callable[[Given], Callable[[], Answer]]] = {
     "compare": compare.ask,
     "target": target.ask,
@@ -155,28 +179,3 @@ _ASK: dict[str, Callable[[Given], Callable[[], Answer]]] = {
     "power": power_.ask,
     "gold": gold_.ask,
 }
-
-
-def _write_page(given: Given) -> None:
-    """The page starts from what was asked for; it has sliders for the rest."""
-    from infalign.planner.page import write_page
-
-    known = {"html", "procedure", "n", "kl", "agreement", "scores", "score_columns"}
-    other = next((option for option in given if option not in known), None)
-    if other is not None:
-        raise ValueError(
-            f"--html and --{other.replace('_', '-')} both came; the page answers all questions by "
-            "itself and starts from --procedure, --n, --kl and --agreement. Leave the other out."
-        )
-    path = given["html"]
-    if not path.parent.is_dir():
-        raise ValueError(f"--html {path}: there is no folder {path.parent}; make it first.")
-    chosen, kl = procedure_and_kl(given)
-    start: dict[str, str | float] = {"kl": kl, "agreement": agreement_of_question(given)}
-    if "n" in given or chosen.candidates != 4:
-        start["n"] = chosen.candidates
-    kind = chosen.name.split("-of-")[0]
-    kinds = {"best": "best_of_n", "worst": "worst_of_n", "median": "median_of_n"}
-    if kind in kinds or chosen.name == "identity":
-        start["procedure"] = kinds.get(kind, "identity")
-    print_result(str(write_page(path, **start)))

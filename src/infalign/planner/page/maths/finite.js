@@ -2,7 +2,7 @@
 //
 // After K rollouts a response is known by its rank r among them, so its training reward is the
 // posterior mean Φ̄_K(r) of Φ and the policy is a step function. The average is over the same hashed
-// draws of the K quantiles as in Python (quantile/portable.py), so the numbers agree.
+// draws of the K quantiles as in Python (quantile/finite/portable.py), so the numbers agree.
 import { FINE, Mesh, gaussRule } from "./quadrature.js";
 import { logGamma, normalQuantile, root } from "./special.js";
 import { goldCurves } from "./judge.js";
