@@ -51,8 +51,8 @@ class Optimal(LawTransform):
 
     Normalised to Φ(1) = 0. It depends on β: tilted at another β it is a transform like any other,
     no longer the optimal one. It increases, but where a quantile procedure makes a worse response
-    worth more: just below the threshold of rewind-and-repeat, which tries again, and among the
-    worst candidates of soft best-of-n, where the less bad only crowd out the good.
+    worth more: just below the threshold of rewind-and-repeat, which tries again, and in soft
+    best-of-n, where middling candidates win little and crowd out the best.
     """
 
     procedure: Procedure
