@@ -32,13 +32,13 @@ def drawn(width: float = 6.4, height: float = 3.8) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def label_ends(axes: Axes, ends: list[tuple[float, float, str, str]], gap: float) -> None:
+def label_ends(axes: Axes, ends: list[tuple[float, float, str]], gap: float) -> None:
     """Names at the right ends of lines, pushed apart where they would touch."""
     floor = -np.inf
-    for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
+    for x, y, name in sorted(ends, key=lambda end: end[1]):
         floor = max(y, floor + gap)
         axes.annotate(
-            name, (x, floor), (6, 0), textcoords="offset points", va="center", color=colour
+            name, (x, floor), (6, 0), textcoords="offset points", va="center", color="#333333"
         )
 
 
@@ -76,7 +76,7 @@ def gold_by_agreement(path: Path, points: int) -> None:
             policy = TiltedPolicy(best, best.beta)
             rates.append(win_rate(policy, BestOfN(n), agreement=rho))
         axes.plot(ns, rates, color=colour, linewidth=2)
-        ends.append((64.0, rates[-1], f"ρ = {rho:g}", colour))
+        ends.append((64.0, rates[-1], f"ρ = {rho:g}"))
     label_ends(axes, ends, 0.024)
     axes.set_xscale("log", base=2)
     axes.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
