@@ -25,7 +25,7 @@ def test_the_reference_against_itself_is_a_half(procedure):
 
 @every_procedure
 def test_monte_carlo_agrees(procedure):
-    """Within 4.5 standard errors, for 11 procedures: false alarm under 1e-4; seed fixed."""
+    """Within 4.5 standard errors, for 26 procedures: false alarm under 2e-4; seed fixed."""
     rng, policy, m = np.random.default_rng(6), POLICIES[2], 40_000
     ours = policy.sample((m, procedure.candidates), rng)
     theirs = rng.random((m, procedure.candidates))
@@ -40,7 +40,8 @@ def test_monte_carlo_agrees(procedure):
 def test_the_carried_win_rate_of_an_optimum_is_the_integral(policy):
     if policy.name == "optimal":
         transform = policy.transform
-        assert abs(win_rate(policy, transform.procedure) - transform.win_rate) < 1e-10
+        won = win_rate(policy, transform.procedure, agreement=transform.agreement)
+        assert abs(won - transform.win_rate) < 1e-10
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 16, 64])

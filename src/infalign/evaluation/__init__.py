@@ -14,14 +14,13 @@ from infalign.evaluation.estimates import (
     kl_from_log_probs,
     paired_difference,
 )
-from infalign.evaluation.ideal import Ideal, decoded_masses, ideal_table
+from infalign.evaluation.ideal import Ideal, ideal_table
 from infalign.evaluation.win_rates import compare, fraction_of_limit, picks, win_rate_samples
 
 __all__ = [
     "Estimate",
     "Ideal",
     "compare",
-    "decoded_masses",
     "estimate",
     "fraction_of_limit",
     "ideal_table",

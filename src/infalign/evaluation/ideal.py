@@ -25,11 +25,11 @@ from infalign.evaluation.estimates import Estimate, estimate, paired_difference,
 from infalign.evaluation.win_rates import compare, picks
 from infalign.quantile.calibration import EmpiricalCalibration
 from infalign.quantile.procedures import RankProcedure
-from infalign.quantile.subsets import tie_bounds
 from infalign.quantile.tilting import beta_for_atoms_kl, tilt_atoms
 from infalign.quantile.transforms import Transform
+from infalign.quantile.win_rate import decoded_masses
 
-__all__ = ["Ideal", "decoded_masses", "ideal_table"]
+__all__ = ["Ideal", "ideal_table"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,33 +157,6 @@ def _tilt(
     masses = np.full(rewards.shape, 1 / rewards.shape[1])
     beta = beta_for_atoms_kl(masses, training, kl)
     return tilt_atoms(masses, training, beta), beta
-
-
-def decoded_masses(
-    masses: Float[np.ndarray, "P A"],
-    rewards: Float[np.ndarray, "P A"],
-    procedure: RankProcedure,
-) -> Float[np.ndarray, "P A"]:
-    """Probability that each atom is the one answered: increments of G∘F, ties by mass.
-
-    Example:
-        >>> from infalign.quantile.procedures import BestOfN
-        >>> law, rewards = np.array([[0.5, 0.5]]), np.array([[0.0, 1.0]])
-        >>> decoded_masses(law, rewards, BestOfN(2)).tolist()
-        [[0.25, 0.75]]
-    """
-    order = np.argsort(rewards, axis=1, kind="stable")
-    start, end = tie_bounds(np.take_along_axis(rewards, order, 1))
-    sorted_weights = np.take_along_axis(masses, order, 1)
-    cdf = np.concatenate([np.zeros((len(rewards), 1)), np.cumsum(sorted_weights, axis=1)], axis=1)
-    cdf = np.minimum(cdf / cdf[:, -1:], 1.0)
-    low, high = np.take_along_axis(cdf, start, 1), np.take_along_axis(cdf, end, 1)
-    answered = procedure.rank_cdf(high) - procedure.rank_cdf(low)
-    # A group without mass is never answered; 0/0 there means 0.
-    share = np.divide(sorted_weights, high - low, out=np.zeros_like(low), where=high > low)
-    decoded = np.empty_like(masses)
-    np.put_along_axis(decoded, order, answered * share, 1)
-    return decoded
 
 
 def _refuse_few(k: int, procedures: Sequence[RankProcedure], groups: int) -> None:

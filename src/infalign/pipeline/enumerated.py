@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from infalign.evaluation import compare, decoded_masses, estimate
+from infalign.evaluation import compare, estimate
 from infalign.pipeline import build
 from infalign.pipeline.listed_answers import listed_answers
 from infalign.pipeline.measurement import SPLITS, Measurement, Split, save_arrays
@@ -20,7 +20,7 @@ from infalign.pipeline.study import POLICIES, Study, recorded
 from infalign.quantile.procedures import BestOfN
 from infalign.quantile.tilting import atoms_kl, beta_for_atoms_kl, tilt_atoms
 from infalign.quantile.transforms import Exponential, Identity, Log, Transform
-from infalign.quantile.win_rate import atomic_win_rate, frontier
+from infalign.quantile.win_rate import atomic_win_rate, decoded_masses, frontier
 from infalign.report import (
     AnswerPair,
     CalibrationCheck,

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from infalign.evaluation import decoded_masses
 from infalign.quantile.procedures import RankProcedure
+from infalign.quantile.win_rate import decoded_masses
 from infalign.report import Answer, AnswerPair
 from infalign.training.rewards import quantile_intervals
 

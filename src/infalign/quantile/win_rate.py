@@ -14,11 +14,19 @@ from infalign.quantile.mesh import FINE, NO_TIES, Mesh
 from infalign.quantile.optimal import Optimal, frontier_of_limits
 from infalign.quantile.procedures import Procedure, RankProcedure
 from infalign.quantile.solvers.objective import Objective
+from infalign.quantile.subsets import tie_bounds
 from infalign.quantile.ties import Tied, Ties
 from infalign.quantile.tilting import TiltedPolicy, beta_for_kl
 from infalign.quantile.transforms import Transform
 
-__all__ = ["atomic_win_rate", "averaged_over", "frontier", "reference_win_rate", "win_rate"]
+__all__ = [
+    "atomic_win_rate",
+    "averaged_over",
+    "decoded_masses",
+    "frontier",
+    "reference_win_rate",
+    "win_rate",
+]
 
 
 REFINEMENTS = 8
@@ -186,22 +194,42 @@ def atomic_win_rate(
     if np.isnan(rewards).any():
         row = int(np.argwhere(np.isnan(rewards))[0, 0])
         raise ValueError(f"A reward of prompt {row} is NaN; responses cannot be ranked by it.")
-    order = np.argsort(rewards, axis=1)
-    ranked = np.take_along_axis(rewards, order, axis=1)
-    closes = np.append(ranked[:, 1:] != ranked[:, :-1], np.ones((len(ranked), 1), bool), axis=1)
-    decoded = _decoded_increments(policy_masses, order, closes, procedure)
-    decoded_reference = _decoded_increments(
-        reference_masses, order, closes, reference_procedure or procedure
+    order = np.argsort(rewards, axis=1, kind="stable")
+    decoded, theirs = (
+        np.take_along_axis(decoded_masses(masses, rewards, decoder), order, axis=1)
+        for masses, decoder in (
+            (policy_masses, procedure),
+            (reference_masses, reference_procedure or procedure),
+        )
     )
-    below = np.cumsum(decoded_reference, axis=1) - 0.5 * decoded_reference
-    return (decoded * below).sum(axis=1)
+    start, end = tie_bounds(np.take_along_axis(rewards, order, axis=1))
+    lower = np.concatenate([np.zeros((len(rewards), 1)), np.cumsum(theirs, axis=1)], axis=1)
+    below, up_to = (np.take_along_axis(lower, place, axis=1) for place in (start, end))
+    return (decoded * (below + up_to) / 2).sum(axis=1)
 
 
-def _decoded_increments(
-    masses: np.ndarray, order: np.ndarray, closes: np.ndarray, procedure: RankProcedure
-) -> np.ndarray:
-    """Decoded mass of each group of equal rewards, placed where the group closes, 0 elsewhere."""
-    cdf = np.cumsum(np.take_along_axis(masses, order, axis=1), axis=1)
-    cdf = np.clip(cdf / cdf[:, -1:], 0.0, 1.0)
-    group_cdf = np.maximum.accumulate(np.where(closes, cdf, 0.0), axis=1)
-    return np.diff(procedure.rank_cdf(group_cdf), axis=1, prepend=0.0)
+def decoded_masses(
+    masses: Float[np.ndarray, "P A"],
+    rewards: Float[np.ndarray, "P A"],
+    procedure: RankProcedure,
+) -> Float[np.ndarray, "P A"]:
+    """Probability that each atom is the one answered: increments of G∘F, ties by mass.
+
+    Example:
+        >>> from infalign.quantile.procedures import BestOfN
+        >>> law, rewards = np.array([[0.5, 0.5]]), np.array([[0.0, 1.0]])
+        >>> decoded_masses(law, rewards, BestOfN(2)).tolist()
+        [[0.25, 0.75]]
+    """
+    order = np.argsort(rewards, axis=1, kind="stable")
+    start, end = tie_bounds(np.take_along_axis(rewards, order, 1))
+    sorted_weights = np.take_along_axis(masses, order, 1)
+    cdf = np.concatenate([np.zeros((len(rewards), 1)), np.cumsum(sorted_weights, axis=1)], axis=1)
+    cdf = np.minimum(cdf / cdf[:, -1:], 1.0)
+    low, high = np.take_along_axis(cdf, start, 1), np.take_along_axis(cdf, end, 1)
+    answered = procedure.rank_cdf(high) - procedure.rank_cdf(low)
+    # A group without mass is never answered; 0/0 there means 0.
+    share = np.divide(sorted_weights, high - low, out=np.zeros_like(low), where=high > low)
+    decoded = np.empty_like(masses)
+    np.put_along_axis(decoded, order, answered * share, 1)
+    return decoded
