@@ -1,6 +1,6 @@
 """Measures the planner against a damped fixed point and a convex solver; writes result.json.
 
-python benchmarks/planner/run.py [--smoke] [--repeats 9] [--output benchmarks/planner/result.json]
+python benchmarks/planner/run.py [--smoke] [--repeats 9] [--kls 0.5 2] [--output result.json]
 """
 
 # ruff: noqa: E402
@@ -53,6 +53,8 @@ CELLS, FINEST = 200, 1e-4
 """Of the convex program: more cells cost more and gain little accuracy."""
 CONVEX = "CLARABEL"
 """Fastest of Clarabel, ECOS and SCS that converges on all cases; see README.md."""
+FINE, WANTED = 16_001, 1e-9
+"""Points of the grid from which the fixed point's time at this error of W is extrapolated."""
 FRONTIER = np.linspace(0.04, 4.0, 100)
 
 
@@ -86,9 +88,26 @@ def warm(procedure: Procedure, kl: float) -> float:
 
 
 def checked(procedure: BestOfN | WorstOfN, kl: float) -> float:
-    """The independent check alone, which is part of ours."""
+    """The independent check of one law, which ours makes once for each curve."""
     law = optimal_transform(procedure, kl=kl).law_at_beta
     return seconds(lambda: residual(law, procedure, procedure))
+
+
+def at_equal_accuracy(
+    procedure: RankProcedure, exact: float, setting: dict[str, Any], given: dict[str, float]
+) -> dict[str, float]:
+    """Seconds of the fixed point to an error of WANTED: by how error and time grow with points."""
+    walk = FixedPoint(procedure, setting["damping"], points=FINE, **given)
+    limit, _, change = walk.walk(None, 0.0)
+    if not change < 1e-9:
+        return {}
+    error = max(abs(limit - exact), 1e-12)
+    took = seconds(lambda: walk.walk(limit, error))
+    order = np.log(setting["error"] / error) / np.log((FINE - 1) / 4000)
+    found = {"fine_error": error, "fine_seconds": took, "order": float(order)}
+    if setting["error"] <= WANTED or order < 1.5:  # there already, or no law to extrapolate by
+        return found
+    return found | {"equal_seconds": took * float((error / WANTED) ** (1 / order))}
 
 
 def contenders(
@@ -103,6 +122,8 @@ def contenders(
         if not isinstance(procedure, RankProcedure) or isinstance(procedure, RandomCount):
             break  # it is slow to evaluate, and would not be the iteration that is timed
         setting = tuned(procedure, best.win_rate, **given)
+        if setting is not None:
+            setting |= at_equal_accuracy(procedure, best.win_rate, setting, given)
         about[f"fixed point, given {name}"] = setting
         if setting is not None:
             walk = FixedPoint(procedure, setting["damping"], **given)
@@ -130,7 +151,7 @@ def measured(cases: list[tuple[Procedure, float]], repeats: int) -> list[dict[st
         medians = {name: statistics.median(values) for name, values in times.items()}
         if isinstance(procedure, BestOfN | WorstOfN):
             checks = [checked(procedure, kl) for _ in range(repeats)]
-            medians["the check in ours"] = statistics.median(checks)
+            medians["the check"] = statistics.median(checks)
         rows.append({**about, "median_seconds": medians})
         print(line(rows[-1]), flush=True)
     return rows
@@ -140,8 +161,10 @@ def line(row: dict[str, Any]) -> str:
     """One row, readable."""
     cells = []
     for name, value in row["median_seconds"].items():
-        error = (row.get(name) or {}).get("error")
+        about = row.get(name) or {}
+        error, equal = about.get("error"), about.get("equal_seconds")
         cells.append(f"{name} {1e3 * value:.2f} ms" + (f" ({error:.0e})" if error else ""))
+        cells[-1] += f" [{equal:.2g} s for {WANTED:.0e}]" if equal else ""
     return f"{row['procedure']:12} KL {row['kl']:<4} " + " · ".join(cells)
 
 
@@ -162,7 +185,7 @@ def whole_frontiers(repeats: int) -> dict[str, float]:
 def finer_grids() -> list[dict[str, float]]:
     """What more accuracy costs the fixed point: best-of-4 at one nat, on finer and finer grids."""
     exact, rows = optimal_transform(BestOfN(4), kl=1.0).win_rate, []
-    for points in (4001, 16001, 64001, 256001):
+    for points in (4001, 16001, 64001):
         walk = FixedPoint(BestOfN(4), 0.5, kl=1.0, points=points)
         limit = walk.walk(None, 0.0)[0]
         error = abs(limit - exact)
@@ -184,6 +207,16 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
             if share:
                 key = f"{name} / {ours}"
                 found[key] = {"median": statistics.median(share), "least": min(share)}
+            equal = [
+                row[name].get("equal_seconds", row["median_seconds"][name])
+                / row["median_seconds"][ours]
+                for row in rows
+                if name != "convex" and row.get(name)
+                if "equal_seconds" in row[name] or row[name]["error"] <= WANTED
+            ]
+            if equal:
+                key = f"{name} at {WANTED:.0e} / {ours}"
+                found[key] = {"median": statistics.median(equal), "least": min(equal)}
     return found
 
 
@@ -202,6 +235,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "threads": 1,
+        "load": os.getloadavg()[0],  # other people's; at the end
         "seed": None,  # nothing is random
     }
 
@@ -222,12 +256,14 @@ def main() -> None:
         "--smoke", action="store_true", help="two cases, in seconds; writes nothing"
     )
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--kls", type=float, nargs="*", help="only the cases of these KLs")
     parser.add_argument("--output", type=Path, default=here / "result.json")
     arguments = parser.parse_args()
     repeats = 2 if arguments.smoke else arguments.repeats
     if not CONVEX_AVAILABLE:
         print("cvxpy is not installed; without it there is no convex solver to compare with.")
-    rows = measured(SMOKE if arguments.smoke else CASES, repeats)
+    cases = [case for case in CASES if not arguments.kls or case[1] in arguments.kls]
+    rows = measured(SMOKE if arguments.smoke else cases, repeats)
     result = {"environment": environment(), "repeats": repeats, "cases": rows}
     result |= {"ratios": ratios(rows), "finer_grids": finer_grids()}
     result |= {"frontier_seconds": whole_frontiers(min(repeats, 5))}
