@@ -77,6 +77,7 @@ def rolled(
     notes = said_ties(contest["ties"])
     if agreement != 1:
         notes += [f"Win rates by the gold judge, agreement ρ = {agreement:.3g}."]
+        notes += [] if transform else ["Optimal: for that judge, not for the reward that selects."]
     if not rows:
         table = Table(title, ["points to lose", "K"], [[f"{loss:g}", str(enough)]], notes)
     else:
