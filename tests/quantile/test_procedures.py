@@ -209,6 +209,11 @@ class _NoDensity(_Wrong):
         return np.full(quantiles.shape[:-1], 4)
 
 
+class _NotANumber(_Wrong):
+    def decoded_density(self, mesh, density):
+        return np.nan * density
+
+
 class _WrongSlope(_Wrong):
     def select(self, quantiles, rng):
         return quantiles.argmax(axis=-1)
@@ -228,6 +233,7 @@ class _Right(_WrongSlope):
         (_NoDensity(), "integrates to 1.1"),
         (_NoDensity(), "one index in 0 … 3"),
         (_WrongSlope(), "first_variation says"),
+        (_NotANumber(), "decoded_density is not finite"),
     ],
 )
 def test_the_check_names_what_is_wrong(wrong, said):
@@ -253,6 +259,10 @@ def test_the_check_passes_a_right_one_of_a_user():
         (lambda: RandomCount((0.5, 0.6)), "sum to 1.1"),
         (lambda: RandomCount(()), "between 1 and 1024"),
         (lambda: RandomCount((1.0,), "middle"), "Rule 'middle'"),
+        (lambda: BestOfN(5000), "at most 4,096"),
+        (lambda: BestOfN(float("nan")), "integer"),
+        (lambda: RewindAndRepeat(0.5, 10**8), "at most 4,096"),
+        (lambda: MetropolisHastings(2000), "from 0 to 1,024"),
         (lambda: best_of_poisson(0.5), "mean is 0.5"),
         (lambda: best_of_geometric(200.0), "Use a smaller mean"),
     ],

@@ -267,6 +267,32 @@ def test_no_optimum_for_a_judge_who_disagrees(agreement):
         optimal_transform(BestOfN(4), kl=0.5, agreement=agreement)
 
 
+@pytest.mark.parametrize("n", [1, 4, 16, 64])
+@pytest.mark.parametrize("p", [0.05, 0.3, 0.9])
+def test_pass_or_fail_is_known_without_a_search(n, p):
+    """The chance to pass from the KL by scipy, the win rate from G, up to the last of the KL."""
+    for share in (0.1, 0.5, 0.98):
+        kl = -share * np.log(p)
+        masses = np.array([[1 - p, p]])
+
+        def excess(q, masses=masses, kl=kl):
+            return float(atoms_kl(masses, np.array([[1 - q, q]]))[0]) - kl
+
+        passing = optimize.brentq(excess, p, 1 - 1e-15)
+        best = optimal_transform(BestOfN(n), kl=kl, ties=Ties.pass_fail(p))
+        ours = np.array([[1 - passing, passing]])
+        exact = atomic_win_rate(ours, masses, np.array([[0.0, 1.0]]), BestOfN(n))[0]
+        assert abs(best.win_rate - exact) < 1e-9
+        assert best.residual < 1e-11
+        assert best.beta > 0
+
+
+def test_near_the_reach_of_a_tie_three_grades_still_have_digits():
+    ties = Ties.of_masses([0.5, 0.3, 0.2])
+    best = optimal_transform(BestOfN(4), kl=0.9 * -np.log(0.2), ties=ties)
+    assert best.residual < 1e-11
+
+
 def test_a_kl_beyond_the_best_tie_is_refused():
     with pytest.raises(ValueError, match=r"less than 1\.20397 nats"):
         optimal_transform(BestOfN(4), kl=1.3, ties=Ties.pass_fail(0.3))

@@ -8,10 +8,10 @@ optimal: nothing needs to be solved.
 from infalign.planner.judging import judged_by
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import Procedure, RankProcedure
+from infalign.quantile.solvers.two_values import has_two_values
 from infalign.quantile.ties import Ties
-from infalign.quantile.tilting import TiltedPolicy, beta_for_kl
+from infalign.quantile.tilting import TiltedPolicy
 from infalign.quantile.transforms import Identity, Transform
-from infalign.quantile.win_rate import averaged_over
 
 __all__ = ["best_policy", "known_transform"]
 
@@ -29,7 +29,7 @@ def known_transform(
         'optimal'
     """
     is_ranked = isinstance(procedure, RankProcedure)
-    if transform == "optimal" and is_ranked and _has_two_values(ties):
+    if transform == "optimal" and is_ranked and has_two_values(ties):
         return Identity()
     return transform
 
@@ -42,15 +42,6 @@ def best_policy(
     ties: Ties,
 ) -> TiltedPolicy:
     """The policy that wins most at this KL."""
-    known = known_transform("optimal", procedure, ties)
-    if isinstance(known, Transform) and kl > 0:
-        seen = averaged_over(ties, known)
-        return TiltedPolicy(seen, beta_for_kl(seen, kl))
     judge = judged_by(agreement, ties)
     best = optimal_transform(procedure, kl=kl, reference_procedure=reference_procedure, **judge)
     return TiltedPolicy(best, best.beta)
-
-
-def _has_two_values(ties: Ties) -> bool:
-    pairs = ties.intervals
-    return len(pairs) == 2 and (pairs[0][0], pairs[1][1]) == (0, 1) and pairs[0][1] == pairs[1][0]

@@ -38,6 +38,8 @@ from infalign.quantile.transforms import refuse_beta
 
 __all__ = ["Optimal", "frontier_of_limits", "optimal_transform"]
 
+LEAST_AGREEMENT = 1e-4
+"""ρ below which a judge is taken not to agree at all."""
 KNOTS = 32
 """Laws that a long frontier is interpolated between."""
 TOLERATED = 1e-9
@@ -136,10 +138,11 @@ def optimal_transform(
         refuse_beta(beta)
     if kl is not None and not (kl > 0 and np.isfinite(kl)):
         raise ValueError(f"kl is {kl}; the KL from the reference must be positive, in nats.")
-    if not agreement > 0:
+    if not agreement >= LEAST_AGREEMENT:
         raise ValueError(
             f"agreement is {agreement}; a reward that does not rank like the judge is not worth "
-            "training on, and has no optimal transform. It must be above 0 and at most 1."
+            "training on, and has no optimal transform. It must lie between "
+            f"{LEAST_AGREEMENT:g} and 1."
         )
     _refuse_kl_of_ties(kl, ties)
     reference = reference_procedure or procedure

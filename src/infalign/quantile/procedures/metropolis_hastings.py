@@ -24,6 +24,8 @@ from infalign.quantile.transforms import Log, Transform, refuse_beta
 __all__ = ["MetropolisHastings"]
 
 LOG = Log()
+LONGEST = 1024
+"""Steps at most."""
 
 
 @final
@@ -57,8 +59,11 @@ class MetropolisHastings(Procedure):
     """β."""
 
     def __post_init__(self) -> None:
-        if self.steps != int(self.steps) or self.steps < 0:
-            raise ValueError(f"steps is {self.steps}; a chain makes a whole number of steps ≥ 0.")
+        if self.steps != int(self.steps) or not 0 <= self.steps <= LONGEST:
+            raise ValueError(
+                f"steps is {self.steps}; a chain makes a whole number of steps, from 0 to "
+                f"{LONGEST:,}."
+            )
         refuse_beta(self.beta)
 
     @property

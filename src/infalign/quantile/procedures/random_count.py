@@ -188,6 +188,8 @@ def best_of_geometric(mean: float) -> RandomCount:
         0.2
     """
     _refuse_mean(mean, "geometric")
+    if mean == 1:
+        return RandomCount((1.0,), label="best-of-geometric(1)")
     return _truncated(stats.geom(1 / mean, loc=-1), f"best-of-geometric({mean:g})")
 
 

@@ -109,13 +109,15 @@ class Objective:
     ) -> Float[np.ndarray, "... X"]:
         """ψ with δW = ∫ ψ δf, up to a constant.
 
-        An answer's worth is taken as −loss: small where an aligned policy lives, so that ψ keeps
-        its digits when it is divided by a small β.
+        An answer's worth is counted from the best one's: small where an aligned policy lives, so
+        that ψ keeps its digits when it is divided by a small β.
         """
         total = np.zeros_like(density)
+        top = np.ones(1), np.zeros(1)
         for term, loss in zip(self.terms, self._losses(mesh), strict=True):
             if term.weight:
-                total += term.weight * term.procedure.first_variation(mesh, density, -loss)
+                worth = float(term.opponent.loss(*top)[0]) - loss
+                total += term.weight * term.procedure.first_variation(mesh, density, worth)
         return self._tied(mesh, density, total)
 
     def _losses(self, mesh: Mesh) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ from scipy.optimize import brentq
 from infalign.quantile.mesh import COARSE, Mesh
 from infalign.quantile.solvers.newton import MeshLaw, kl_on, newton
 from infalign.quantile.solvers.objective import Objective
+from infalign.quantile.solvers.two_values import has_two_values, two_valued_law
 
 __all__ = ["self_residual", "stationary_law"]
 
@@ -49,6 +50,10 @@ def stationary_law(
     Raises:
         ArithmeticError: if Newton's method converges from nowhere.
     """
+    if kl is not None and has_two_values(objective.ties):
+        known = two_valued_law(objective, kl)
+        if known is not None:
+            return known
     laws = [] if near is None else [_solved(objective, near.mesh, near.log_density, kl, beta)]
     reached = None
     if not any(laws):
@@ -94,7 +99,8 @@ def _unlike_tilts(mesh: Mesh, kl: float) -> list[np.ndarray]:
 
 def _tilted(mesh: Mesh, phi: np.ndarray, kl: float) -> tuple[np.ndarray, float]:
     """log f and β of the tilt ∝ exp(φ/β) of a KL."""
-    spread = phi - phi.max()
+    scale = max(float(np.ptp(phi)), 1e-300)
+    spread = (phi - phi.max()) / scale
 
     def log_f(log_beta: float) -> np.ndarray:
         exponent = spread / np.exp(log_beta)
@@ -103,17 +109,16 @@ def _tilted(mesh: Mesh, phi: np.ndarray, kl: float) -> tuple[np.ndarray, float]:
     def excess(log_beta: float) -> float:
         return float(np.log(max(kl_on(mesh, log_f(log_beta)), 1e-300)) - np.log(kl))
 
-    variance = float(mesh.integral(phi**2) - mesh.integral(phi) ** 2)
-    middle = 0.5 * float(np.log(max(variance, 1e-300)))
+    middle = 0.5 * float(np.log(max(mesh.integral((spread - mesh.integral(spread)) ** 2), 1e-300)))
     low, high = middle - 1, middle + 1
     while excess(low) < 0 and low > middle - 60:
         low -= 2
     while excess(high) > 0 and high < middle + 60:
         high += 2
     if excess(low) < 0:
-        return log_f(low), float(np.exp(low))
+        return log_f(low), scale * float(np.exp(low))
     log_beta = float(brentq(excess, low, high, xtol=1e-12))  # pyright: ignore[reportArgumentType]
-    return log_f(log_beta), float(np.exp(log_beta))
+    return log_f(log_beta), scale * float(np.exp(log_beta))
 
 
 def _walked(
@@ -126,10 +131,11 @@ def _walked(
     mesh = objective.mesh(COARSE)
     law, stride, first = None, STRIDE, START
     phi = objective.first_variation(mesh, np.ones_like(mesh.u))
-    if not np.ptp(phi) > 1e-13:
+    if not np.ptp(phi) > 1e-200:
         raise ValueError(
             f"{objective.name} cannot be improved: no quantile is worth more than another to this "
-            "judge (an agreement of 0, or a reward that is all one tie)."
+            "judge (an agreement of 0, a reward that is all one tie, or answers that already are "
+            "always the best)."
         )
     for _ in range(60):
         if law is None:

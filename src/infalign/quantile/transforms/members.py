@@ -11,6 +11,9 @@ from infalign.quantile.transforms.transform import Transform, refuse_beta
 
 __all__ = ["Exponential", "Identity", "Log"]
 
+STEEPEST = 1e6
+"""|t| at most: beyond, only a millionth of the responses are told apart."""
+
 
 @final
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +111,10 @@ class Exponential(Transform):
     the same readable size for every t.
 
     Args:
-        t: steepness, finite and not 0; |t| ≈ 10 suits N = 4.
+        t: steepness, |t| ≤ 10⁶ and not 0; |t| ≈ 10 suits N = 4.
 
     Raises:
-        ValueError: if t is 0 (that limit is the identity) or not finite.
+        ValueError: if t is 0 (that limit is the identity) or |t| above 10⁶.
 
     Reference:
         InfAlign: Inference-aware language model alignment (arXiv:2412.19792), §5.
@@ -125,10 +128,11 @@ class Exponential(Transform):
     """Steepness: Φ'(1)/Φ'(0) = e^t."""
 
     def __post_init__(self) -> None:
-        if self.t == 0 or not np.isfinite(self.t):
+        if self.t == 0 or not abs(self.t) <= STEEPEST:
             raise ValueError(
-                f"t is {self.t}; it must be finite and not 0. The limit t → 0 is the identity "
-                "transform; the usual values are 10 for best-of-4 and -10 for worst-of-4."
+                f"t is {self.t}; it must lie between −{STEEPEST:g} and {STEEPEST:g} and not be 0. "
+                "The limit t → 0 is the identity transform; the usual values are 10 for best-of-4 "
+                "and -10 for worst-of-4."
             )
 
     @property
