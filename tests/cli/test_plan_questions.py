@@ -147,7 +147,7 @@ def test_the_page_is_written_where_asked(infalign_command, tmp_path):
         ("--target-win-rate 0.9 --kl-price 0", "kl_price is 0"),
         ("--target-win-rate 0.9 --kl 1", "--kl does not go with --target-win-rate"),
         ("--mismatch --ns 4", "1 procedure"),
-        ("--mismatch --ns 4,4", "came twice"),
+        ("--mismatch --ns 4,4", "1 procedure(s) came"),
         ("--mismatch --n 4", "give them as --ns 1,2,4"),
         ("--mismatch --kl 1 --kl 2", "this question takes one"),
         ("--mismatch --criterion regret", "criterion is 'regret'"),
@@ -166,7 +166,21 @@ def test_the_page_is_written_where_asked(infalign_command, tmp_path):
         ("--power --prompts 1", "prompts is 1"),
         ("--power --chance 1", "power is 1"),
         ("--power --confidence 2", "confidence is 2"),
-        ("--power --prompt-sd -1", "prompt_sd"),
+        ("--power --prompt-sd -1", "--prompt-sd -1: points from 0 to 50"),
+        ("--power --prompt-sd 60", "--prompt-sd 60: points from 0 to 50"),
+        ("--power --difference 0.001", "at least 0.01 points"),
+        ("--rollouts 100000", "at most 65,536"),
+        ("--html plan.html --json", "--html and --json both came"),
+        ("--mismatch --ns=", "integers separated by commas"),
+        ("--target-win-rate 0.9 --ns=", "integers separated by commas"),
+        ("-t exp(--5)", "as in exp(5)"),
+        ("-t exp(5", "as in exp(5)"),
+        ("-t exp()", "as in exp(5)"),
+        ("-p best_of_poisson(4", "settings in brackets"),
+        ("-p rewind_and_repeat(-0.1,8)", "threshold is -0.1"),
+        ("-p order_statistic --n 4", "Known: probabilities."),
+        ("-p soft_best_of_n(0.1)", "n in the name: soft_best_of_4("),
+        ("--reference best_of_n", "--reference best_of_4, or by --n"),
         ("--scores nowhere.csv", "no such file"),
         ("--score-columns a,b", "give that too"),
         ("--scores x.csv --agreement 0.5", "Give one"),
@@ -179,6 +193,32 @@ def test_bad_input_is_refused_in_words(arguments, message, infalign_command):
     assert (code, out) == (2, "")
     assert message in " ".join(err.split())
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("soft-best-of-4(1e-2)", "soft-best-of-4(λ=0.01)"),
+        ("rewind-and-repeat(9e-1, 8)", "rewind(0.9, 8)"),
+    ],
+)
+def test_a_minus_in_brackets_is_a_minus(given, name, infalign_command):
+    arguments = ("plan", "--rollouts", "8", "-t", "log", "-p", given, "--json")
+    assert json.loads(infalign_command(*arguments)[1])["procedure"] == name
+
+
+def test_what_comes_twice_is_answered_once(infalign_command):
+    arguments = ("--kl", "1", "--kl", "1", "-t", "log", "-t", "log", "-t", "exp(5)", "-t", "exp:5")
+    (table,) = json.loads(infalign_command("plan", *arguments, "--json")[1])
+    assert [row["transform"] for row in table["transforms"]] == ["log", "exp(5)", "optimal"]
+    arguments = ("plan", "--rollouts", "16,8,16", "-t", "log", "--json")
+    assert [row["k"] for row in json.loads(infalign_command(*arguments)[1])["rollouts"]] == [16, 8]
+
+
+def test_the_reference_may_take_the_n(infalign_command):
+    arguments = ("plan", "--reference", "best_of_n", "--n", "8", "-t", "log", "--json")
+    (table,) = json.loads(infalign_command(*arguments)[1])
+    assert table["reference_procedure"] == "best-of-8"
 
 
 def test_a_folder_that_holds_no_scores(infalign_command, tmp_path, scores):

@@ -25,8 +25,8 @@ from infalign.planner.judging import judged_by, refuse_agreement
 from infalign.planner.mismatch import refuse_procedures
 from infalign.quantile.mesh import NO_TIES
 from infalign.quantile.opponent import Opponent
-from infalign.quantile.optimal import optimal_transform
-from infalign.quantile.procedures import Procedure, RankProcedure
+from infalign.quantile.optimal import is_concave, optimal_transform
+from infalign.quantile.procedures import Procedure
 from infalign.quantile.solvers.law_transform import LawTransform
 from infalign.quantile.solvers.newton import MeshLaw
 from infalign.quantile.solvers.objective import Objective, Term
@@ -247,7 +247,7 @@ class _Inner:
     ) -> None:
         self._terms = [Term(p, Opponent(p, agreement, NO_TIES)) for p in procedures]
         self._kl, self._base, self._last = kl, base, None
-        self.is_concave = all(map(_favours_the_top, procedures))
+        self.is_concave = all(map(is_concave, procedures))
 
     def __call__(self, weights: np.ndarray) -> Evaluated:
         self._last = stationary_law(
@@ -267,14 +267,6 @@ class _Inner:
         density = np.exp(law.log_density)
         singly = [self._objective(one) for one in np.eye(len(self._terms))]
         return np.array([float(o.win_rate(law.mesh, density)) for o in singly]) - self._base
-
-
-def _favours_the_top(procedure: Procedure) -> bool:
-    """Whether G is convex on a grid, so that W is concave and stationary laws are maxima."""
-    if not isinstance(procedure, RankProcedure):
-        return False
-    density = procedure.rank_density(np.linspace(0, 1, 513))
-    return bool(np.all(np.diff(density) >= -1e-12 * density.max()))
 
 
 def refuse_criterion(criterion: str) -> None:

@@ -122,6 +122,7 @@ def procedure_from_name(name: str, **settings: Any) -> Procedure:
         name, settings = f"{stem}_n", {**settings, "n": int(count)}
     if bracketed and name in _PROCEDURES:
         settings = _settled(name, bracketed, settings)
+        _refuse_too_few(name, settings)
     return _member("procedure", _PROCEDURES, name, settings)
 
 
@@ -147,7 +148,7 @@ def _settled(name: str, bracketed: list[str], settings: dict[str, Any]) -> dict[
     if len(places) > len(free):
         raise ValueError(
             f"{len(places)} settings in brackets came for {name}; it takes "
-            f"{', '.join(free) or 'none'}."
+            f"{', '.join(p for p in free if p != 'label') or 'none'}."
         )
     settings.update((key, _number(part, name)) for key, part in zip(free, places, strict=False))
     for part in bracketed:
@@ -155,6 +156,23 @@ def _settled(name: str, bracketed: list[str], settings: dict[str, Any]) -> dict[
         if equals:
             settings[key.strip()] = _number(value, name)
     return settings
+
+
+def _refuse_too_few(name: str, settings: dict[str, Any]) -> None:
+    """Settings by place begin with n; without it the others stand in the wrong places."""
+    parameters = inspect.signature(_PROCEDURES[name]).parameters
+    missing = [k for k, p in parameters.items() if p.default is p.empty and k not in settings]
+    if missing:
+        example = f", or the n in the name: {name[:-1]}4(...)" if name.endswith("_of_n") else ""
+        raise ValueError(
+            f"{name} takes {' and '.join(_public(parameters))} in brackets, in this order; "
+            f"{' and '.join(missing)} did not come. Give all{example}."
+        )
+
+
+def _public(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    """Settings a user may know; a label is for tables."""
+    return [name for name in parameters if name != "label"]
 
 
 def _number(text: str, name: str) -> float | int | str:
@@ -179,7 +197,8 @@ def _member(
     parameters = inspect.signature(make).parameters
     for setting in settings:
         if setting not in parameters:
-            known = _nearest(setting, list(parameters)) if parameters else " It takes no settings."
+            public = _public(parameters)
+            known = _nearest(setting, public) if public else " It takes no settings."
             raise ValueError(f"Unknown setting {setting!r} of {family} {name!r}.{known}")
     needed = [
         p.name for p in parameters.values() if p.default is p.empty and p.name not in settings

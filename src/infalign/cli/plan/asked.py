@@ -16,6 +16,7 @@ __all__ = [
     "asked_procedure_and_kls",
     "asked_procedures",
     "asked_transform",
+    "asked_transforms",
     "counts",
     "refuse_kl",
 ]
@@ -32,6 +33,7 @@ def asked_procedure_and_kls(
     kls: Sequence[float],
 ) -> "tuple[Procedure, Sequence[float]]":
     """The procedure and KLs of the command line, and what it leaves open from the file."""
+    names, kls = list(dict.fromkeys(names)), list(dict.fromkeys(kls))
     if len(names) > 1:
         raise ValueError(
             f"{len(names)} procedures came; several are compared by --mismatch or "
@@ -55,6 +57,7 @@ def asked_procedures(
     names: Sequence[str], n: int | None, probabilities: str | None, ns: str | None, usual: str
 ) -> "list[Procedure]":
     """Several procedures: those named, or one kind with each number of --ns."""
+    names = list(dict.fromkeys(names))
     if ns is None and (len(names) > 1 or (len(names) == 1 and not _has_n(names[0]))):
         return [_procedure(name, n if _has_n(name) else None, probabilities) for name in names]
     if len(names) > 1 or (names and not _has_n(names[0])):
@@ -65,7 +68,7 @@ def asked_procedures(
     if n is not None:
         raise ValueError(f"--n {n}: several numbers are compared here; give them as --ns 1,2,4.")
     kind = names[0] if names else "best_of_n"
-    return [_procedure(kind, one, None) for one in counts("--ns", ns or usual, 1)]
+    return [_procedure(kind, one, None) for one in counts("--ns", usual if ns is None else ns, 1)]
 
 
 def _has_n(name: str) -> bool:
@@ -73,9 +76,9 @@ def _has_n(name: str) -> bool:
 
 
 def counts(option: str, text: str, least: int) -> list[int]:
-    """Integers separated by commas."""
+    """Integers separated by commas, each once."""
     try:
-        found = [int(part) for part in text.split(",")]
+        found = list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         raise ValueError(
             f"{option} {text}: integers separated by commas are needed, as in {option} 4,8,16."
@@ -102,7 +105,8 @@ def _procedure(name: str, n: int | None, probabilities: str | None) -> "Procedur
         if n is not None:
             raise ValueError(f"--procedure {name} has its settings; leave out --n {n}.")
         return own_procedure(name)
-    plain = name.strip().replace("-", "_")
+    called, bracket, inside = name.strip().partition("(")
+    plain = called.replace("-", "_") + bracket + inside  # in brackets a minus is a minus
     settings: dict[str, Any] = {}
     if probabilities is not None:
         settings["probabilities"] = _numbers(probabilities)
@@ -129,6 +133,15 @@ def _numbers(text: str) -> tuple[float, ...]:
         ) from None
 
 
+def asked_transforms(names: Sequence[str]) -> "list[Transform | None]":
+    """The transforms of names, each once; None is `optimal`."""
+    found: list[Transform | None] = []
+    for one in map(asked_transform, names):
+        if one not in found:
+            found.append(one)
+    return found
+
+
 def asked_transform(name: str) -> "Transform | None":
     """The transform of a name such as `log` or `exp(-5)`; None for `optimal`, always there."""
     from infalign.quantile.names import transform_from_name
@@ -138,10 +151,21 @@ def asked_transform(name: str) -> "Transform | None":
         return own_transform(plain)
     if plain == "optimal":
         return None
-    steep = re.fullmatch(r"exp(?:onential)?(?:[(:=]\s*([-+.\deE]+)\s*\)?)?", plain)
+    if plain in ("exp", "exponential"):
+        return transform_from_name("exponential", t=10.0)
+    steep = re.match(r"exp(?:onential)?\s*(?:[:=]|(\())", plain)
     if steep is None:
         return transform_from_name(plain)
-    return transform_from_name("exponential", t=float(steep[1]) if steep[1] else 10.0)
+    inside, end = plain[steep.end() :], ")" if steep[1] else ""
+    try:
+        t = float(inside.removesuffix(end))
+        if not inside.endswith(end):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"--transform {name}: one number in brackets is needed, as in exp(5) or exp(-10)."
+        ) from None
+    return transform_from_name("exponential", t=t)
 
 
 def _planned_kl(experiment: Any, procedure: "Procedure") -> float:

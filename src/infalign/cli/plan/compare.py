@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from infalign.cli.plan.asked import asked_transform
+from infalign.cli.plan.asked import asked_transforms
 from infalign.cli.plan.given import (
     Given,
     agreement_of_question,
@@ -27,7 +27,7 @@ __all__ = ["ask"]
 def ask(given: Given) -> Callable[[], Answer]:
     """The question, checked; the answer takes a while."""
     chosen, kls = procedure_and_kls(given)
-    named = [asked_transform(name) for name in given.get("transform", ())]
+    named = asked_transforms(given.get("transform", ()))
     transforms = [one for one in named if one] if named else None
     reference, ties = reference_of_question(given), ties_of_question(given)
     agreement = agreement_of_question(given)

@@ -54,7 +54,7 @@ def agreement_of_question(given: Given, *, must: bool = False) -> float:
 
 def one_kl(given: Given) -> float:
     """The KL, where there can be only one."""
-    kls = given.get("kl", [1.0])
+    kls = list(dict.fromkeys(given.get("kl", [1.0])))
     if len(kls) > 1:
         raise ValueError(f"{len(kls)} values of --kl came; this question takes one.")
     refuse_kl(kls[0])
@@ -98,11 +98,24 @@ def reference_of_question(given: Given, usual: str | None = None) -> "Procedure 
     name = given.get("reference", usual)
     if name is not None and is_own(name):
         return own_procedure(name, "--reference")
-    return None if name is None else procedure_from_name(name)
+    if name is None:
+        return None
+    if not name.strip().lower().replace("-", "_").endswith("_of_n"):
+        return procedure_from_name(name)
+    if "n" not in given:
+        raise ValueError(
+            f"--reference {name}: say how many candidates, as in --reference best_of_4, or by --n."
+        )
+    return procedure_from_name(name, n=given["n"])
 
 
-def refuse_points(option: str, points: float) -> None:
-    """Raise ValueError unless points of win rate lie in (0, 100)."""
+def refuse_points(option: str, points: float, least: float = 0.0) -> None:
+    """Raise ValueError unless points of win rate lie in (0, 100), and not below the least."""
+    if 0 < points < least:
+        raise ValueError(
+            f"{option} {points:g}: at least {least:g} points are needed; a smaller difference is "
+            "lost in rounding, and no number of prompts is worth it."
+        )
     if not (0 < points < 100 and math.isfinite(points)):
         raise ValueError(
             f"{option} {points:g}: points of win rate between 0 and 100 are needed; 2 is a win "

@@ -34,8 +34,9 @@ def write(given: Given) -> None:
 
     other = next((option for option in given if option not in KNOWN), None)
     if other is not None:
+        option = "json" if other == "as_json" else other.replace("_", "-")
         raise ValueError(
-            f"--html and --{other.replace('_', '-')} both came; the page answers all questions by "
+            f"--html and --{option} both came; the page answers all questions by "
             "itself and starts from --procedure, --n, --kl, --transform, --rollouts and "
             "--agreement. Leave the other out."
         )

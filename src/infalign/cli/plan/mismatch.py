@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infalign.cli.plan.asked import asked_transform
+from infalign.cli.plan.asked import asked_transforms
 from infalign.cli.plan.given import Given, agreement_of_question, one_kl, procedures_of_question
 from infalign.cli.plan.shown import Answer, Table, rate
 
@@ -29,7 +29,7 @@ def ask(given: Given) -> Callable[[], Answer]:
     refuse_criterion(criterion)
     if heatmap is not None:
         refuse_format(heatmap)
-    named = [asked_transform(name) for name in given.get("transform", ())]
+    named = asked_transforms(given.get("transform", ()))
     transforms, agreement = [one for one in named if one], agreement_of_question(given)
     return lambda: mismatched(procedures, kl, transforms, agreement, criterion, heatmap)
 

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ask"]
 
+SMALLEST = 0.01
+"""Points: the least difference that is planned for."""
+MOST_SD = 50.0
+"""Points: half the prompts always won, half never."""
+
 
 def ask(given: Given) -> Callable[[], Answer]:
     """The question, checked; the answer takes a while."""
@@ -21,7 +26,8 @@ def ask(given: Given) -> Callable[[], Answer]:
 
     chosen, kl = procedure_and_kl(given)
     difference = given.get("difference", 2.0)
-    refuse_points("--difference", difference)
+    refuse_points("--difference", difference, SMALLEST)
+    _refuse_prompt_sd(given.get("prompt_sd", 0.0))
     samples = counts("--samples", given["samples"], 1) if "samples" in given else None
     settings = {
         "prompts": given.get("prompts"),
@@ -33,6 +39,14 @@ def ask(given: Given) -> Callable[[], Answer]:
     detectable(**{"prompts": 2, "variance": 0.25, **checked})  # refuses what is out of range
     reference = reference_of_question(given)
     return lambda: powered(chosen, kl, difference, samples, reference, **settings)
+
+
+def _refuse_prompt_sd(points: float) -> None:
+    if not 0 <= points <= MOST_SD:
+        raise ValueError(
+            f"--prompt-sd {points:g}: points from 0 to {MOST_SD:g} are needed; a win rate between "
+            "0 and 1 does not vary more from prompt to prompt."
+        )
 
 
 def powered(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from infalign.cli.plan.asked import asked_transform, counts
+from infalign.cli.plan.asked import asked_transforms, counts
 from infalign.cli.plan.given import (
     Given,
     agreement_of_question,
@@ -24,15 +24,19 @@ if TYPE_CHECKING:
 
 __all__ = ["ask"]
 
+MOST_ROLLOUTS = 65_536
+"""K that the plan is computed for."""
+
 
 def ask(given: Given) -> Callable[[], Answer]:
     """The question, checked; the answer takes a while."""
     chosen, kl = procedure_and_kl(given)
     ks, loss = counts("--rollouts", given["rollouts"], 2) if "rollouts" in given else [], None
+    _refuse_many(ks)
     if "loss" in given:
         loss = given["loss"]
         refuse_points("--loss", loss)
-    named = [asked_transform(name) for name in given.get("transform", ())]
+    named = asked_transforms(given.get("transform", ()))
     if len(named) > 1:
         raise ValueError(f"{len(named)} transforms came; --rollouts takes one.")
     transform, reference = named[0] if named else None, reference_of_question(given)
@@ -42,6 +46,15 @@ def ask(given: Given) -> Callable[[], Answer]:
         "ties": ties_of_question(given),
     }
     return lambda: rolled(chosen, kl, ks, loss, transform, contest)
+
+
+def _refuse_many(ks: Sequence[int]) -> None:
+    for k in ks:
+        if k > MOST_ROLLOUTS:
+            raise ValueError(
+                f"--rollouts {k}: at most {MOST_ROLLOUTS:,} are planned for; long before, a "
+                "prompt's rewards are known well enough (--loss 0.1 says how many are)."
+            )
 
 
 def rolled(

@@ -30,10 +30,11 @@ def ask(given: Given) -> Callable[[], Answer]:
     target, price = given["target_win_rate"], given.get("kl_price")
     refuse_target(target)
     refuse_price(price)
+    reference = reference_of_question(given, "identity")
     if "n" in given and "ns" not in given:
         given = {**given, "ns": str(given["n"])}
         del given["n"]
-    procedures, reference = procedures_of_question(given), reference_of_question(given, "identity")
+    procedures = procedures_of_question(given)
     assert reference is not None
     agreement, ties = agreement_of_question(given), ties_of_question(given)
     return lambda: reached(target, procedures, reference, agreement, ties, price)
