@@ -31,7 +31,7 @@ from infalign.planner import (
     prompts_needed,
 )
 from infalign.planner.target import least_kl
-from infalign.planner.variance import _refuse_lost_digits
+from infalign.planner.variance import _edges, _refuse_lost_digits, _Side
 from infalign.quantile.procedures import Identity
 from infalign.quantile.transforms import Identity as IdentityTransform
 
@@ -184,11 +184,38 @@ def test_numbers_out_of_range_are_refused(call, said):
         call()
 
 
+@pytest.mark.parametrize(("n", "kl"), [(32, 4.0), (256, 1.0)])
+def test_a_win_rate_of_almost_1_keeps_its_variance(n, kl):
+    """V(N) = W(1 − W) with 1 − W of 1.8e-7 and 9.3e-10, where 1 − W itself has few digits."""
+    best = optimal_transform(BestOfN(n), kl=kl)
+    found = components(TiltedPolicy(best, best.beta), BestOfN(n))
+    assert 0 < 1 - best.win_rate < 2e-7
+    assert found.variance(n) == pytest.approx(1 - best.win_rate, rel=1e-5)
+
+
+def test_a_saturated_win_rate_is_said_to_be_so():
+    (row,) = power(BestOfN(64), 0.02, [64], kl=8.0)
+    assert math.isnan(row.standard_error)
+    assert row.prompts_paired >= 2
+
+
+def test_the_parts_of_both_samples_are_the_double_integrals():
+    """One component at a time, by the running integral of one product."""
+    edges = _edges(FIRST)
+    side = _Side.of(FIRST, BestOfN(5), WorstOfN(3), edges)
+    both = side.both_part()
+    for d, e in ((1, 1), (3, 2), (5, 3)):
+        p, q = side.policy.lower(d), side.policy.upper(d)
+        up, down = side.reference.slopes(e)
+        kink = np.sum(side.reference.kink(e) * side.weights * p * q)
+        assert both[d - 1, e - 1] == pytest.approx(side.twice(p * up, q * down) + kink, rel=1e-12)
+
+
 def test_lost_digits_are_refused():
     """Where neither end is picked, terms of order N cancel: 2^64 is beyond floating point."""
     found = components(FIRST, median_of(3))
     broken = dataclasses.replace(found, policy=found.policy * (1 + 1e-4))
     with pytest.raises(ArithmeticError, match="cancel"):
-        _refuse_lost_digits(broken, median_of(3), median_of(3))
+        _refuse_lost_digits(broken, 1 - found.win_rate, median_of(3), median_of(3))
     with pytest.raises(ValueError, match="up to 32"):
         components(FIRST, median_of(64))

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from infalign.planner.target import least_kl
-from infalign.planner.variance import components, difference_components
+from infalign.planner.variance import ROUNDING, components, difference_components
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import Procedure
 from infalign.quantile.tilting import TiltedPolicy
@@ -35,7 +35,8 @@ class PowerRow:
     samples: int
     """m: of each policy and of the reference, to each prompt."""
     standard_error: float
-    """Of one prompt's win rate, by the optimal policy."""
+    """Of one prompt's win rate, by the optimal policy; NaN where that nearly always wins, so that
+    nothing but rounding is left of it."""
     prompts_against_reference: int
     """To tell a policy that wins the difference more than the reference does from the reference."""
     prompts_paired: int
@@ -113,7 +114,7 @@ def power(
         shared = paired.variance(m)
         return PowerRow(
             m,
-            math.sqrt(single.variance(m)),
+            _standard_error(single.variance(m)),
             prompts_needed(difference, against.variance(m), **settings),
             prompts_needed(difference, shared, **settings),
             prompts_needed(difference, single.variance(m) + other.variance(m), **settings),
@@ -121,6 +122,10 @@ def power(
         )
 
     return [row(m) for m in samples]
+
+
+def _standard_error(variance: float) -> float:
+    return math.sqrt(variance) if variance > ROUNDING else math.nan
 
 
 def _reaching(target: float, procedure: Procedure, reference: Procedure | None) -> TiltedPolicy:

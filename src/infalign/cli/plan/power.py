@@ -1,5 +1,6 @@
 """`infalign plan --power`: prompts × samples needed to see a difference."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,7 @@ def _table(
     cells = [
         [
             str(row.samples),
-            f"{row.standard_error:.3f}",
+            "–" if math.isnan(row.standard_error) else f"{row.standard_error:.2g}",
             str(row.prompts_against_reference),
             str(row.prompts_paired),
             str(row.prompts_unpaired),
@@ -107,6 +108,11 @@ def _table(
     ]
     if not given.get("prompt_sd"):
         notes.append("The true win rate is taken as equal on all prompts; --prompt-sd if not.")
+    if any(math.isnan(row.standard_error) for row in rows):
+        notes.append(
+            "–: saturated; the optimal policy wins so surely that its error is only rounding, and "
+            "no gain on it can be seen. The prompts are for the policy that is worse by as much."
+        )
     title = (
         f"Prompts to see {difference:g} points: {name}, KL {kl:g}, confidence "
         f"{100 * sure:g} %, power {100 * chance:g} %"
