@@ -24,6 +24,15 @@ def test_more_rollouts_lose_less():
     assert rows[-1].loss < 0.005 < rows[0].loss
 
 
+def test_rows_say_their_standard_error_and_agree_with_what_is_enough():
+    phi = Exponential(10.0)
+    rows = rollouts(BestOfN(8), 1.0, [32, 48, 64, 96, 128], phi)
+    assert all(0 < row.se < 3e-4 for row in rows)
+    assert all(np.diff([row.loss for row in rows]) < 0)
+    assert enough_rollouts(BestOfN(8), 1.0, 1.0001 * rows[2].loss, phi) == 64
+    assert enough_rollouts(BestOfN(8), 1.0, 0.9999 * rows[2].loss, phi) > 64
+
+
 def test_few_rollouts_cannot_express_a_large_kl():
     few, many = rollouts(BestOfN(4), 2.0, [2, 64])
     assert math.isnan(few.win_rate)
@@ -33,7 +42,7 @@ def test_few_rollouts_cannot_express_a_large_kl():
 
 def test_enough_is_enough_and_fewer_are_not():
     k = enough_rollouts(BestOfN(4), 0.5, 0.02)
-    assert rollouts(BestOfN(4), 0.5, [k])[0].loss <= 0.021
+    assert rollouts(BestOfN(4), 0.5, [k])[0].loss <= 0.02
     assert rollouts(BestOfN(4), 0.5, [k * 3 // 4])[0].loss > 0.02
 
 

@@ -7,6 +7,7 @@ from scipy import stats
 from infalign.quantile.agreement import copula_correlation
 from infalign.quantile.calibration import EmpiricalCalibration
 from infalign.quantile.finite import (
+    finite_estimate,
     finite_frontier,
     finite_win_rate,
     largest_kl,
@@ -208,6 +209,48 @@ def test_enough_rollouts_are_enough_and_fewer_are_not():
     optimal = rollouts_enough("optimal", BestOfN(4), 0.5, 0.01)
     assert optimal < rollouts_enough("optimal", BestOfN(4), 0.5, 0.003)
     assert rollouts_enough("optimal", BestOfN(4), 3.0, 0.2) > np.exp(3.0) / 2  # KL within reach
+
+
+@pytest.mark.parametrize(
+    ("transform", "procedure", "k", "kl"),
+    [
+        (EXP, BestOfN(8), 32, 1.0),
+        ("optimal", BestOfN(4), 64, 1.0),
+        (Exponential(-20.0), WorstOfN(4), 32, 1.0),
+    ],
+)
+def test_the_stated_error_holds_against_twenty_thousand_draws(transform, procedure, k, kl):
+    """4 standard errors of other draws, 3 settings: false alarm 2e-4; and the error is small."""
+    many = {"draws": 20_000, "rng": np.random.default_rng(5)}
+    wins, error = finite_estimate(transform, procedure, k, kl)
+    true, left = finite_estimate(transform, procedure, k, kl, **many)
+    assert abs(wins - true) < 4 * np.hypot(error, left)
+    assert 0 < left < error < 3e-4
+    assert wins == finite_frontier(transform, procedure, k, [kl])[0]
+
+
+def test_the_standard_error_is_the_spread_over_seeds():
+    found = [
+        finite_estimate(EXP, BestOfN(4), 16, 0.5, draws=400, rng=np.random.default_rng(seed))
+        for seed in range(40)
+    ]
+    wins, errors = np.array(found).T
+    assert 0.7 < errors.mean() / wins.std(ddof=1) < 1.4  # its 3 standard deviations are 0.34
+    plain = [
+        Contest.of(BestOfN(4), None, 1.0, NO_TIES).win_rate(
+            Worlds.of(16, draws=400, rng=np.random.default_rng(seed)), EXP, 0.5
+        )
+        for seed in range(40)
+    ]
+    assert np.std(plain) > wins.std()  # without the balanced means
+
+
+def test_no_error_is_left_where_all_calibrations_are_summed():
+    assert finite_estimate(EXP, BestOfN(4), 16, 0.2, ties=Ties.pass_fail(0.3))[1] == 0
+
+
+def test_a_single_draw_and_draws_all_alike_are_averaged_as_they_are():
+    assert Worlds.of(4, draws=1).balanced().weights.tolist() == [1]
 
 
 def test_gaps_have_the_law_of_sorted_uniforms():

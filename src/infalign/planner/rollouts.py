@@ -5,6 +5,7 @@ aims at a coarser law (:mod:`infalign.quantile.finite`), and what it wins less a
 price of K.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import final
 
 from infalign.planner.judging import judged_by, refuse_agreement, refuse_kl_of_ties
 from infalign.planner.limit import known_transform
-from infalign.quantile.finite import finite_frontier, largest_kl, rollouts_enough
+from infalign.quantile.finite import finite_estimate, largest_kl, rollouts_enough
 from infalign.quantile.procedures import Procedure
 from infalign.quantile.ties import NO_TIES, Ties
 from infalign.quantile.transforms import Transform
@@ -36,6 +37,8 @@ class RolloutRow:
     """Share of perfect calibration's gain that is left."""
     largest_kl: float
     """The KL no training on K rollouts can pass, Σ_{i≤K} 1/i. Nats."""
+    se: float = 0.0
+    """Standard error of the win rate and the loss: the average over calibrations is over draws."""
 
 
 def rollouts(
@@ -83,22 +86,20 @@ def rollouts(
     start, perfect = frontier(procedure, [0.0, kl], transform, reference_procedure, **judge)
 
     def row(k: int) -> RolloutRow:
-        wins = math.nan
+        wins = se = math.nan
         if largest_kl(k) > kl:
-            try:
-                rates = finite_frontier(
+            # Where this transform's tilts end below the largest KL of all, it stays unknown.
+            with contextlib.suppress(ValueError):
+                wins, se = finite_estimate(
                     _chosen(transform),
                     procedure,
                     k,
-                    [kl],
+                    kl,
                     reference_procedure=reference_procedure,
                     **judge,
                 )
-                wins = float(rates[0])
-            except ValueError:  # this transform's tilts end below the largest KL of all
-                wins = math.nan
         gain = (wins - start) / (perfect - start) if perfect != start else math.nan
-        return RolloutRow(k, wins, float(perfect - wins), float(gain), largest_kl(k))
+        return RolloutRow(k, wins, float(perfect - wins), float(gain), largest_kl(k), se)
 
     return [row(int(k)) for k in ks]
 
@@ -127,7 +128,7 @@ def enough_rollouts(
     Example:
         >>> from infalign.quantile.procedures import BestOfN
         >>> enough_rollouts(BestOfN(4), kl=0.5, loss=0.01)
-        99
+        108
     """
     refuse_agreement(agreement)
     refuse_kl_of_ties(kl, ties)

@@ -5,10 +5,17 @@
 """
 
 from infalign.quantile.finite.calibrated import (
+    finite_estimate,
     finite_frontier,
     finite_win_rate,
     largest_kl,
     rollouts_enough,
 )
 
-__all__ = ["finite_frontier", "finite_win_rate", "largest_kl", "rollouts_enough"]
+__all__ = [
+    "finite_estimate",
+    "finite_frontier",
+    "finite_win_rate",
+    "largest_kl",
+    "rollouts_enough",
+]

@@ -31,6 +31,10 @@ ENDS = tuple(side for j in range(2, 10) for side in (0.25**j, 1 - 0.25**j))
 """An imperfect judge's h is smooth in normal scores, so ever steeper in u towards both ends."""
 
 
+COLDER = 0.98
+"""Share of β at which a slope is read off."""
+
+
 @final
 @dataclasses.dataclass(frozen=True)
 class Contest:
@@ -60,14 +64,30 @@ class Contest:
 
     def win_rate(self, worlds: Worlds, transform: Transform, kl: float) -> float:
         """Mean over the worlds, at one β that makes their mean KL the given one."""
+        rates = self._win_rates(worlds, transform, worlds.beta_for_kl(transform, kl))
+        return float(worlds.weights @ rates)
+
+    def estimate(self, worlds: Worlds, transform: Transform, kl: float) -> tuple[float, float]:
+        """The same mean, and its standard error where the worlds are draws."""
         beta = worlds.beta_for_kl(transform, kl)
+        rates = self._win_rates(worlds, transform, beta)
+        wins = float(worlds.weights @ rates)
+        if worlds.moments is None:
+            return wins, 0.0
+        # A draw with a larger KL moves β, too: its influence is W_d − dW/dKL·KL_d.
+        kls, colder = worlds.kls(transform, beta), beta * COLDER
+        rise = worlds.weights @ (self._win_rates(worlds, transform, colder) - rates)
+        slope = rise / (worlds.weights @ (worlds.kls(transform, colder) - kls))
+        return wins, worlds.standard_error(rates - slope * kls)
+
+    def _win_rates(self, worlds: Worlds, transform: Transform, beta: float) -> np.ndarray:
+        """Of each world."""
         if not isinstance(self.procedure, RankProcedure):
-            return float(worlds.weights @ self._by_mesh(worlds, transform, beta))
+            return self._by_mesh(worlds, transform, beta)
         degree = self.procedure.candidates + self.opponent.procedure.candidates
         is_polynomial = self.opponent.agreement == 1
         nodes = min((degree + 1) // 2 + (0 if is_polynomial else 4), NODES)
-        rates = worlds.win_rates(transform, beta, self.procedure, self._loss, nodes)
-        return float(worlds.weights @ rates)
+        return worlds.win_rates(transform, beta, self.procedure, self._loss, nodes)
 
     def perfect(self, transform: Transform, kl: float) -> float:
         """With perfect calibration."""

@@ -97,12 +97,26 @@ class Worlds:
 
         What a win rate owes to the rollouts as a whole is close to linear in such means.
         """
-        if self.moments is None:
+        features = self._features()
+        square = features.T @ features
+        if self.moments is None or np.linalg.cond(square) > 1e12:  # too few draws, or all alike
             return self
-        features = np.append(np.ones((len(self.weights), 1)), self.moments, axis=1)
         missing = np.array([1.0, 0, 0, 0]) - self.weights @ features
-        correction = features @ np.linalg.solve(features.T @ features, missing)
+        correction = features @ np.linalg.solve(square, missing)
         return dataclasses.replace(self, weights=self.weights + correction)
+
+    def standard_error(self, values: Float[np.ndarray, "D"]) -> float:
+        """Of the balanced mean of independent values; 0 where these are all worlds there are."""
+        if self.moments is None:
+            return 0.0
+        features = self._features()
+        left = values - features @ np.linalg.lstsq(features, values, rcond=None)[0]
+        count, used = features.shape
+        return float(np.sqrt(left @ left / max(count - used, 1) / count))
+
+    def _features(self) -> Float[np.ndarray, "D P"]:
+        one = np.ones((len(self.weights), 1))
+        return one if self.moments is None else np.append(one, self.moments, axis=1)
 
     def training_rewards(self, transform: Transform) -> Float[np.ndarray, "#D M"]:
         """Φ̄ of each piece: the posterior mean of Φ given the rank, over tied ranks where tied."""
@@ -116,10 +130,13 @@ class Worlds:
 
     def kl(self, transform: Transform, beta: float) -> float:
         """Mean true KL of the tilts at β. Nats."""
+        return float(self.weights @ self.kls(transform, beta))
+
+    def kls(self, transform: Transform, beta: float) -> Float[np.ndarray, "D"]:
+        """True KL of each world's tilt. Nats."""
         tilt, weight = self._tilt(transform, beta)
         mass = _row_sums(self.gaps, weight)
-        kls = _row_sums(self.gaps, weight * tilt) / mass - np.log(mass)
-        return float(self.weights @ kls)
+        return _row_sums(self.gaps, weight * tilt) / mass - np.log(mass)
 
     def beta_for_kl(self, transform: Transform, kl: float) -> float:
         """The one β of all worlds at which their mean KL is `kl`.

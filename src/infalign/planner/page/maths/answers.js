@@ -114,8 +114,9 @@ export function withRollouts(state) {
   const fallen = named ? transformOf(state.transform, state.t).fallen
     : (u, x) => law.beta * (law.logDensityAt(u, x) - top);
   const most = state.procedure === "best_of_poisson" ? 48 : procedure.candidates();
-  const kind = procedure.extreme === 0 && state.transform === "optimal" ? "identity" : state.transform;
-  return finiteWinRate(procedure, most, rankMeans(kind, fallen, state.k), state.k, state.kl, state.agreement);
+  const steep = state.transform !== "exponential" || Math.abs(state.t) > 1e-9;
+  const kind = !steep || (procedure.extreme === 0 && state.transform === "optimal") ? "identity" : state.transform;
+  return finiteWinRate(procedure, most, rankMeans(kind, { fallen, t: state.t }, state.k), state.k, state.kl, state.agreement);
 }
 
 /** KLs of the frontier's points: dense where it bends. */
