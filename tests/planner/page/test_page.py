@@ -206,6 +206,20 @@ def test_what_cannot_be_is_explained(open_page):
     assert "NaN" not in page.locator("body").inner_text()
 
 
+def test_an_optimum_that_is_not_found_is_told(open_page):
+    """Not after minutes: the page's own clock ends the search, or says that it still goes on."""
+    page = open_page("#procedure=metropolis_hastings&n=64&steps=16&kl=4&transform=optimal")
+    page.wait_for_selector("#notice:not([hidden])")
+    assert "was not found" in page.locator("#notice").inner_text()
+    assert "No number here" in page.locator("#sentence").inner_text()
+
+
+def test_a_steep_reward_known_by_many_ranks_keeps_its_digits(open_page):
+    """Against 0.99254, by means of Φ with 40 digits; 12 digits less near the top give 0.9915."""
+    page = open_page("#kl=4&transform=exponential&t=-20&k=4096")
+    assert numbers_on(page)["rollouts"] == pytest.approx(0.99254, abs=2e-5)
+
+
 def test_everything_has_a_name_for_screen_readers(open_page):
     page = open_page("#procedure=rewind_and_repeat&transform=exponential&at_most=1")
     page.wait_for_selector('html[data-settled^="#"]')

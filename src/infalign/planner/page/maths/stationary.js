@@ -10,8 +10,10 @@ import { Law, logBetaFor } from "./laws.js";
 import { judgeOn } from "./judge.js";
 
 const ORDER = 12, RESOLVED = 1e-7, MOST = 40, FIRST = 0.02, STRIDE = 3;
-/** Milliseconds after which a walk gives up. */
+/** Milliseconds after which a walk gives up, wherever it is. */
 const PATIENCE = 8000;
+let until = Infinity;
+const isLate = () => Date.now() > until;
 
 const walks = new Map();
 
@@ -27,8 +29,8 @@ export function stationaryLaw(procedure, agreement, kl) {
   const known = laws.find((law) => law.isLast && Math.abs(law.asked - kl) < 1e-9);
   if (known) return known;
   let from = laws.filter((law) => law.asked < kl).reduce((a, b) => (a?.asked > b.asked ? a : b), null);
-  const started = Date.now();
-  for (let stride = STRIDE; Date.now() - started < PATIENCE; ) {
+  until = Date.now() + PATIENCE;
+  for (let stride = STRIDE; !isLate(); ) {
     const goal = Math.min(kl, from === null ? FIRST : from.asked * stride);
     const guess = from ?? firstGuess(procedure, agreement);
     const law = solved(procedure, agreement, guess, goal, goal === kl);
@@ -80,6 +82,7 @@ function newton(procedure, agreement, guess, kl, isLast) {
   for (let round = 0; round < 14; round++) {
     // Differences are dear: while steps are short, those of an earlier step will do.
     if (procedure.curvature || columns === null || last > 0.3) columns = columnsAt(procedure, mesh, f, judge);
+    if (isLate()) return null;
     const step = newtonStep(mesh, columns, { logf, f, psi, beta: Math.exp(logBeta), constant }, kl);
     if (step === null) return null;
     // Only where there is mass, now or after the step, must steps be short.
@@ -109,7 +112,7 @@ function newton(procedure, agreement, guess, kl, isLast) {
 /** How ψ changes per mass added at each node that matters. */
 function columnsAt(procedure, mesh, f, judge) {
   const change = procedure.curvature?.(mesh, f, judge) ?? byDifferences(procedure, mesh, f, judge);
-  return Array.from(f, (v, j) => (mesh.w[j] * v < 1e-25 ? null : change(j)));
+  return Array.from(f, (v, j) => (mesh.w[j] * v < 1e-25 || isLate() ? null : change(j)));
 }
 
 function byDifferences(procedure, mesh, f, judge) {

@@ -38,6 +38,17 @@ function ask() {
   Object.assign(document.documentElement.dataset, { settled: "", numbers: "" });
   for (const panel of ["numbers", "frontier", "phi", "density", "mismatch"]) find(panel).classList.add("stale");
   worker.postMessage({ id: asked, state });
+  clearTimeout(soon.late);
+  soon.late = setTimeout(sayLate, PATIENT);
+}
+
+/** What is still being looked for: some optima take long, and some are never found. */
+function sayLate() {
+  if (answers.limits) return;
+  const what = answers.numbers?.label ? "The limit" : "An optimum";
+  find("notice").hidden = false;
+  find("notice").textContent = `${what} was not found within 10 seconds at KL ${state.kl} for this procedure. Ask for a smaller KL, or fewer responses.`;
+  if (!answers.numbers?.label) find("sentence").textContent = "No number here yet.";
 }
 
 function receive({ part, value }) {
@@ -58,7 +69,9 @@ function receive({ part, value }) {
   }
 }
 
-const soon = { hash: 0, say: 0 };
+const soon = { hash: 0, say: 0, late: 0 };
+/** Milliseconds after which a person is told what has not been found. */
+const PATIENT = 10000;
 
 function changed(next) {
   state = next;
