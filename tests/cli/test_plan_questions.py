@@ -1,14 +1,16 @@
 """The questions of `infalign plan` beside the table of transforms."""
 
+import importlib
 import json
 
 import numpy as np
 import pytest
 
-from infalign import BestOfN
+from infalign import BestOfN, WorstOfN, optimal_transform
 from infalign.planner import (
     cheapest,
     enough_rollouts,
+    gold_by_n,
     least_kl,
     mismatch,
     power,
@@ -213,6 +215,71 @@ def test_what_comes_twice_is_answered_once(infalign_command):
     assert [row["transform"] for row in table["transforms"]] == ["log", "exp(5)", "optimal"]
     arguments = ("plan", "--rollouts", "16,8,16", "-t", "log", "--json")
     assert [row["k"] for row in json.loads(infalign_command(*arguments)[1])["rollouts"]] == [16, 8]
+
+
+def test_a_saturated_win_rate_has_no_error_to_show(infalign_command):
+    arguments = ("plan", "--power", "--n", "64", "--samples", "64", "--kl", "8")
+    assert "–: saturated" in infalign_command(*arguments)[1]
+    (row,) = json.loads(infalign_command(*arguments, "--json")[1])["rows"]
+    assert row["standard_error"] is None
+
+
+@pytest.fixture
+def unsolved(monkeypatch):
+    """No optimum of best-of-4 is found."""
+    solve = optimal_transform
+
+    def stubborn(procedure, **asked):
+        if procedure == BestOfN(4):
+            raise ArithmeticError("No law for best-of-4 was found. Ask for a smaller KL.")
+        return solve(procedure, **asked)
+
+    for module in ("gold", "limit", "mismatch", "robust", "target"):
+        found = importlib.import_module(f"infalign.planner.{module}")
+        monkeypatch.setattr(found, "optimal_transform", stubborn)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "solved"),
+    [
+        ("--n 4", "0.877"),
+        ("--target-win-rate 0.9 --ns 1,4", "1.303"),
+        ("--mismatch --ns 1,2,4", "0.865"),
+        ("--gold --rho 0.5 --ns 1,4", "0.865"),
+    ],
+)
+@pytest.mark.usefixtures("unsolved")
+def test_what_is_not_solved_leaves_the_rest(arguments, solved, infalign_command):
+    code, out, err = infalign_command("plan", *arguments.split())
+    assert (code, err) == (0, "")
+    assert "No law for best-of-4 was found." in " ".join(out.split())
+    assert "smaller KL" not in out
+    assert solved in out
+    code, out, _ = infalign_command("plan", *arguments.split(), "--json")
+    assert code == 0
+    assert "null" in out
+
+
+def test_gold_is_of_the_family_asked_for(infalign_command):
+    arguments = ("plan", "--gold", "--rho", "0.6", "-p", "worst_of_2", "--ns", "1,4", "--kl", "0.5")
+    out = infalign_command(*arguments)[1]
+    assert "worst-of-N at KL 0.5" in out
+    assert "From N = 1 on gold falls" in out
+    assert "never falls" not in out
+    rows = json.loads(infalign_command(*arguments, "--json")[1])["by_n"]["rows"]
+    expected = gold_by_n(0.6, 0.5, [1, 4], family=WorstOfN)
+    assert [row["gold_win_rate"] for row in rows] == [row.gold_win_rate for row in expected]
+
+
+def test_gold_of_the_opposite_opinion_falls(infalign_command):
+    arguments = ("plan", "--gold", "--ns", "1,4", "--kl", "0.5", "--rho")
+    out = infalign_command(*arguments, "-0.5")[1]
+    assert "From N = 1 on gold falls" in out
+    assert "From KL = 0 on gold falls" in out
+    assert "never falls" not in out
+    assert "gains less than a point" not in out
+    assert "never falls" not in infalign_command(*arguments, "0")[1]
+    assert "never falls" in infalign_command(*arguments, "0.5")[1]
 
 
 def test_the_reference_may_take_the_n(infalign_command):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from infalign import BestOfN, Exponential, Log, WorstOfN, frontier, median_of, optimal_transform
-from infalign.planner import cheapest, least_kl
+from infalign.planner import cheapest, least_kl, target
 from infalign.quantile.procedures import Identity
 
 
@@ -98,3 +98,35 @@ def test_decoded_alike_the_opponent_grows_with_n():
     assert alike[0].kl == pytest.approx(alone[0].kl)
     assert all(a.kl > b.kl for a, b in zip(alike[1:], alone[1:], strict=True))
     assert np.diff([way.kl for way in alike]).max() < 0
+
+
+def _failing_on(monkeypatch, module, name):
+    """No optimum of the procedure of that name is found."""
+    solve = module.optimal_transform
+
+    def stubborn(procedure, **asked):
+        if procedure.name == name:
+            raise ArithmeticError(f"No law for {name} was found. Ask for a smaller KL.")
+        return solve(procedure, **asked)
+
+    monkeypatch.setattr(module, "optimal_transform", stubborn)
+
+
+def test_one_unsolved_row_leaves_the_others(monkeypatch):
+    expected = cheapest(0.9, [1, 4])
+    _failing_on(monkeypatch, target, "best-of-2")
+    ways = cheapest(0.9, [1, 2, 4])
+    assert [ways[0].kl, ways[2].kl] == [way.kl for way in expected]
+    assert math.isnan(ways[1].kl)
+    assert ways[1].unsolved == "No law for best-of-2 was found."
+    assert not ways[1].is_efficient
+    with pytest.raises(ArithmeticError, match="best-of-2"):
+        cheapest(0.9, [2])
+
+
+def test_out_of_reach_says_the_best_of_all():
+    best = frontier(BestOfN(8), [0.1], reference_procedure=Identity())[0]
+    with pytest.raises(ValueError, match=f"with best-of-8.*the best is {best:.4f}"):
+        cheapest(0.999, [8, 1, 2], largest_kl=0.1)
+    with pytest.raises(ValueError, match=r"A win rate of 0\.999999999 is out of reach"):
+        cheapest(0.999999999, [1], agreement=0.5)

@@ -7,10 +7,11 @@ one, than the one that selects and trains.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import final
 
-from infalign.planner.judging import judged_by, refuse_agreement, refuse_kl_of_ties
+from infalign.planner.judging import judged_by, reason_of, refuse_agreement, refuse_kl_of_ties
 from infalign.planner.limit import best_policy
 from infalign.quantile.procedures import Identity, Procedure
 from infalign.quantile.ties import NO_TIES, Ties
@@ -42,6 +43,8 @@ class PlanRow:
     gold reward where that judges; NaN where nothing can be gained."""
     gold_win_rate: float
     """Decoded, judged by the gold reward; the same as `decoded_win_rate` at agreement 1. [0,1]."""
+    unsolved: str | None = None
+    """Why the optimum was not found; all numbers but the KL are then NaN."""
 
 
 def plan(
@@ -85,25 +88,30 @@ def plan(
     refuse_kl_of_ties(kl, ties)
     if transforms is None:
         transforms = (IdentityTransform(), Log(), Exponential(10.0), Exponential(-10.0))
-    best = best_policy(procedure, kl, reference_procedure, 1.0, ties)
     seen = [(one.name, averaged_over(ties, one)) for one in transforms]
     policies = [(name, TiltedPolicy(one, beta_for_kl(one, kl))) for name, one in seen]
-    policies.append(("optimal", best))
-    judge, is_limited = judged_by(agreement, ties), agreement == 1
+    rhos = {"optimal": 1.0}
     if 0 < agreement < 1:  # a judge of no or the opposite opinion is pleased by no training
-        gold = best_policy(procedure, kl, reference_procedure, agreement, ties)
-        policies.append(("optimal for gold", gold))
-        is_limited = True
+        rhos["optimal for gold"] = agreement
+    unsolved: dict[str, str] = {}
+    for name, rho in rhos.items():
+        try:
+            policies.append((name, best_policy(procedure, kl, reference_procedure, rho, ties)))
+        except ArithmeticError as error:
+            unsolved[name] = reason_of(error)
+    judge, limit = judged_by(agreement, ties), list(rhos)[-1]
     start = float(frontier(procedure, [0.0], "optimal", reference_procedure, **judge)[0])
-    rates = [win_rate(one, procedure, reference_procedure, **judge) for _, one in policies]
-    gain = rates[-1] - start if is_limited else 0.0
+    rates = {n: win_rate(one, procedure, reference_procedure, **judge) for n, one in policies}
+    gain = rates[limit] - start if limit in rates and agreement > 0 else 0.0
 
-    def row(name: str, policy: TiltedPolicy, wins: float) -> PlanRow:
-        decoded = wins
+    def row(name: str, policy: TiltedPolicy) -> PlanRow:
+        decoded = wins = rates[name]
         if agreement != 1:
             decoded = win_rate(policy, procedure, reference_procedure, ties=ties)
-        share = (wins - start) / gain if gain > 0 else float("nan")
+        share = (wins - start) / gain if gain > 0 else math.nan
         single = win_rate(policy, Identity(), ties=ties)
         return PlanRow(name, policy.beta, kl, single, decoded, share, wins)
 
-    return [row(*pair, wins) for pair, wins in zip(policies, rates, strict=True)]
+    no = math.nan
+    rows = [row(*pair) for pair in policies]
+    return rows + [PlanRow(name, no, kl, no, no, no, no, why) for name, why in unsolved.items()]

@@ -8,11 +8,12 @@ sample of the reference, so that rows of different N answer the same question.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import final
 
-from infalign.planner.judging import judged_by, refuse_agreement
+from infalign.planner.judging import judged_by, reason_of, refuse_agreement
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import BestOfN, Identity, Procedure
 from infalign.quantile.tilting import TiltedPolicy
@@ -39,6 +40,8 @@ class GoldRow:
     """By the reward that judges."""
     gain: float
     """Gold win rate above the row before; NaN in the first."""
+    unsolved: str | None = None
+    """Why the optimum was not found; win rates are then NaN."""
 
 
 def gold_by_n(
@@ -46,16 +49,19 @@ def gold_by_n(
     kl: float,
     ns: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
     *,
+    family: Callable[[int], Procedure] = BestOfN,
     reference_procedure: Procedure | None = Identity(),  # noqa: B008  # frozen
 ) -> list[GoldRow]:
-    """Best-of-N for each N, policies optimal for the proxy at one KL (the reference at KL 0).
+    """Best-of-N, or another family, for each N; policies optimal for the proxy at one KL.
+
+    KL 0 is the reference itself.
 
     Example:
         >>> rows = gold_by_n(0.5, 0.5, [1, 4, 16])
         >>> bool(rows[1].gain > rows[2].gain > 0)
         True
     """
-    pairs = [(BestOfN(n), kl) for n in sorted(set(ns))]
+    pairs = [(family(n), kl) for n in sorted(set(ns))]
     return _rows(agreement, pairs, reference_procedure)
 
 
@@ -88,11 +94,14 @@ def _rows(
     refuse_agreement(agreement)
     rows: list[GoldRow] = []
     for procedure, kl in pairs:
-        proxy, gold = (
-            _win_rate(procedure, kl, reference_procedure, rho) for rho in (1.0, float(agreement))
-        )
+        proxy, gold, why = math.nan, math.nan, None
+        try:
+            proxy = _win_rate(procedure, kl, reference_procedure, 1.0)
+            gold = _win_rate(procedure, kl, reference_procedure, float(agreement))
+        except ArithmeticError as error:
+            why = reason_of(error)
         gain = gold - rows[-1].gold_win_rate if rows else float("nan")
-        rows.append(GoldRow(procedure.candidates, kl, proxy, gold, gain))
+        rows.append(GoldRow(procedure.candidates, kl, proxy, gold, gain, why))
     return rows
 
 

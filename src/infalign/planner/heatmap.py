@@ -32,13 +32,11 @@ def write_heatmap(found: Mismatch, path: str | Path) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     lost = 100 * found.losses
-    image = axes.imshow(
-        lost, cmap="Blues", vmin=0, vmax=max(float(lost.max()), 1e-9), aspect="auto"
-    )
-    middle = float(lost.max()) / 2
+    worst = float(np.fmax.reduce(lost, axis=None))
+    image = axes.imshow(lost, cmap="Blues", vmin=0, vmax=max(worst, 1e-9), aspect="auto")
     for i, j in np.ndindex(rows, columns):
-        colour = "white" if lost[i, j] > middle else "black"
-        text = f"{found.win_rates[i, j]:.3f}"
+        colour = "white" if lost[i, j] > worst / 2 else "black"
+        text = "–" if np.isnan(found.win_rates[i, j]) else f"{found.win_rates[i, j]:.3f}"
         axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=9)
     axes.set_xticks(range(columns), found.columns, rotation=30, ha="right")
     axes.set_yticks(range(rows), found.rows)

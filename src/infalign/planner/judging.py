@@ -7,7 +7,17 @@ import numpy as np
 
 from infalign.quantile.ties import NO_TIES, Ties
 
-__all__ = ["judged_by", "largest_kl_of", "refuse_agreement", "refuse_kl_of_ties"]
+__all__ = ["judged_by", "largest_kl_of", "reason_of", "refuse_agreement", "refuse_kl_of_ties"]
+
+
+def reason_of(error: ArithmeticError) -> str:
+    """What could not be solved and why, without advice: the KL may not be the user's to change.
+
+    Example:
+        >>> reason_of(ArithmeticError("No law at KL = 7.5 was found. Ask for a smaller KL."))
+        'No law at KL = 7.5 was found.'
+    """
+    return str(error).partition(". ")[0].rstrip(".") + "."
 
 
 def refuse_agreement(agreement: float) -> None:

@@ -12,7 +12,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
-from infalign.planner.judging import judged_by, refuse_agreement
+from infalign.planner.judging import judged_by, reason_of, refuse_agreement
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import Procedure
 from infalign.quantile.tilting import TiltedPolicy, beta_for_kl
@@ -39,6 +39,8 @@ class Mismatch:
     """The largest win rate of each procedure at this KL."""
     betas: Float[np.ndarray, "R"]
     """KL coefficient to train each policy with."""
+    unsolved: tuple[str, ...] = ()
+    """Why an optimum was not found, its row and its limit NaN."""
 
     @property
     def losses(self) -> Float[np.ndarray, "R C"]:
@@ -48,12 +50,12 @@ class Mismatch:
     @property
     def worst_losses(self) -> Float[np.ndarray, "R"]:
         """The largest loss of each row."""
-        return self.losses.max(axis=1)
+        return np.fmax.reduce(self.losses, axis=1)
 
     @property
     def worst_win_rates(self) -> Float[np.ndarray, "R"]:
         """The smallest win rate of each row."""
-        return self.win_rates.min(axis=1)
+        return np.fmin.reduce(self.win_rates, axis=1)
 
 
 def mismatch(
@@ -86,12 +88,20 @@ def mismatch(
     procedures = refuse_procedures(procedures)
     refuse_agreement(agreement)
     judge = judged_by(agreement)
-    bests = [optimal_transform(p, kl=kl, **judge) for p in procedures]
+    bests, unsolved = [], []
+    for p in procedures:
+        try:
+            bests.append(optimal_transform(p, kl=kl, **judge))
+        except ArithmeticError as error:
+            bests.append(None)
+            unsolved.append(reason_of(error))
     named = [one if isinstance(one, tuple) else (one.name, one) for one in transforms]
-    policies = [TiltedPolicy(best, best.beta) for best in bests]
+    policies = [best and TiltedPolicy(best, best.beta) for best in bests]
     policies += [TiltedPolicy(one, beta_for_kl(one, kl)) for _, one in named]
-    rates = np.array([[win_rate(f, p, **judge) for p in procedures] for f in policies])
-    limits = np.array([best.win_rate for best in bests])
+    rates = np.array(
+        [[win_rate(f, p, **judge) if f else np.nan for p in procedures] for f in policies]
+    )
+    limits = np.array([best.win_rate if best else np.nan for best in bests])
     np.fill_diagonal(rates[: len(bests)], limits)
     names = tuple(p.name for p in procedures)
     return Mismatch(
@@ -100,7 +110,8 @@ def mismatch(
         names,
         rates,
         limits,
-        np.array([policy.beta for policy in policies]),
+        np.array([policy.beta if policy else np.nan for policy in policies]),
+        tuple(unsolved),
     )
 
 

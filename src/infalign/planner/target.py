@@ -13,11 +13,12 @@ from typing import Any, final
 
 import numpy as np
 
-from infalign.planner.judging import judged_by, largest_kl_of, refuse_agreement
+from infalign.planner.judging import judged_by, largest_kl_of, reason_of, refuse_agreement
 from infalign.planner.limit import best_policy, known_transform
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import BestOfN, Identity, Procedure, Uniform
 from infalign.quantile.ties import NO_TIES, Ties
+from infalign.quantile.tilting import TiltedPolicy
 from infalign.quantile.transforms import Transform
 from infalign.quantile.win_rate import frontier
 
@@ -34,7 +35,11 @@ NEARLY = 0.98
 
 
 class OutOfReach(ValueError):
-    """A win rate that no KL considered reaches."""
+    """A win rate that no KL considered reaches; `reached` is the best that is."""
+
+    def __init__(self, target: float, procedure: Procedure, reached: float, kl: float) -> None:
+        super().__init__(_unreached(target, procedure, reached, kl))
+        self.reached = reached
 
 
 @final
@@ -58,6 +63,8 @@ class Reach:
     against log candidates, both scaled to [0,1]."""
     is_cheapest: bool
     """Whether candidates + price·KL is least; nowhere where no price was given."""
+    unsolved: str | None = None
+    """Why nothing is known of it, where its optimum was not found; KL and β are then NaN."""
 
 
 def least_kl(
@@ -99,7 +106,7 @@ def least_kl(
     if start >= target_win_rate:
         return 0.0
     if agreement <= 0:
-        raise OutOfReach(_unreached(target_win_rate, procedure, start, 0.0))
+        raise OutOfReach(target_win_rate, procedure, start, 0.0)
 
     def excess(kl: float) -> tuple[float, float]:
         """Win rate above the target, and its slope where that is known: dW*/dKL = β."""
@@ -114,9 +121,7 @@ def least_kl(
     low, high = 0.0, min(0.1, largest_kl)
     while (found := excess(high)[0]) < 0:  # upwards: large KLs take longest to solve for
         if high >= largest_kl:
-            raise OutOfReach(
-                _unreached(target_win_rate, procedure, found + target_win_rate, largest_kl)
-            )
+            raise OutOfReach(target_win_rate, procedure, found + target_win_rate, largest_kl)
         low, high = high, min(3 * high, largest_kl)
     return _root(excess, low, high)
 
@@ -163,6 +168,7 @@ def cheapest(
 
     Raises:
         ValueError: if none of them reaches it.
+        ArithmeticError: if the optimum was found for none of them.
 
     Example:
         >>> for way in cheapest(0.9, [1, 4, 16]):
@@ -176,18 +182,14 @@ def cheapest(
     if not chosen:
         raise ValueError("No procedure came; give numbers of candidates such as [1, 2, 4, 8].")
     opponent = {"reference_procedure": reference_procedure, "agreement": agreement, "ties": ties}
-    kls = _least_kls(target_win_rate, chosen, largest_kl, opponent)
-    policies = [
-        best_policy(p, kl, reference_procedure, agreement, ties) if kl > 0 else None
-        for p, kl in zip(chosen, kls, strict=True)
-    ]
+    kls, policies, unsolved = _least_kls(target_win_rate, chosen, largest_kl, opponent)
     laws = [policy or Uniform() for policy in policies]
     counts = [p.mean_candidates(law) for p, law in zip(chosen, laws, strict=True)]
     efficient = [_is_efficient(i, kls, counts) for i in range(len(kls))]
     knee, least = _knee(kls, counts, efficient), _cheapest(kls, counts, kl_price)
     betas = [policy.beta if policy else math.nan for policy in policies]
     return [
-        Reach(p.name, counts[i], kls[i], betas[i], efficient[i], i == knee, i == least)
+        Reach(p.name, counts[i], kls[i], betas[i], efficient[i], i == knee, i == least, unsolved[i])
         for i, p in enumerate(chosen)
     ]
 
@@ -197,20 +199,32 @@ def _least_kls(
     procedures: Sequence[Procedure],
     largest_kl: float,
     opponent: dict[str, Any],
-) -> list[float]:
-    """NaN for those out of reach; an error where all are."""
+) -> tuple[list[float], list[TiltedPolicy | None], list[str | None]]:
+    """KLs, policies, and why one was not solved; NaN for those out of reach. An error for all."""
     refuse_target(target_win_rate)
     refuse_agreement(opponent["agreement"])
-    kls, reason = [], ""
+    kls: list[float] = []
+    policies: list[TiltedPolicy | None] = []
+    unsolved: list[str | None] = []
+    beyond: list[OutOfReach] = []
     for procedure in procedures:
+        kl, policy, reason = math.nan, None, None
         try:
-            kls.append(least_kl(target_win_rate, procedure, largest_kl=largest_kl, **opponent))
+            found = least_kl(target_win_rate, procedure, largest_kl=largest_kl, **opponent)
+            policy = best_policy(procedure, found, **opponent) if found > 0 else None
+            kl = found
         except OutOfReach as error:
-            kls.append(math.nan)
-            reason = str(error)
-    if all(map(math.isnan, kls)):
-        raise OutOfReach(reason)
-    return kls
+            beyond.append(error)
+        except ArithmeticError as error:
+            reason = reason_of(error)
+        kls.append(kl)
+        policies.append(policy)
+        unsolved.append(reason)
+    if len(beyond) == len(procedures):
+        raise max(beyond, key=lambda error: error.reached)
+    if all(unsolved):
+        raise ArithmeticError(" ".join(filter(None, unsolved)))
+    return kls, policies, unsolved
 
 
 def refuse_target(target_win_rate: float) -> None:
@@ -233,10 +247,16 @@ def refuse_price(kl_price: float | None) -> None:
 
 def _unreached(target: float, procedure: Procedure, reached: float, kl: float) -> str:
     return (
-        f"A win rate of {target:g} is out of reach with {procedure.name}: at KL {kl:g} nats, as "
-        f"far as a policy may go, the best is {reached:.4f}. Ask for less, use more candidates, "
-        "or a reward that agrees better with the judge."
+        f"A win rate of {target:.12g} is out of reach with {procedure.name}: at KL {kl:g} nats, as "
+        f"far as a policy may go, the best is {_digits(reached)}. Ask for less, use more "
+        "candidates, or a reward that agrees better with the judge."
     )
+
+
+def _digits(rate: float) -> str:
+    """Four decimals, and two more than the nines."""
+    nines = -math.log10(max(1 - rate, 1e-12)) if rate > 0 else 0.0
+    return f"{rate:.{max(4, min(12, math.ceil(nines) + 2))}f}"
 
 
 def _is_efficient(i: int, kls: Sequence[float], counts: Sequence[float]) -> bool:

@@ -94,6 +94,7 @@ def _table(
             *notes,
             f"Gold judge: agreement ρ = {agreement:.3g}; the limit is of its win rate.",
         ]
+    notes = [*notes, *(f"– {row.transform}: {row.unsolved}" for row in rows if row.unsolved)]
     return Table(title, [*columns, "of the limit"], cells, notes)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from infalign.cli.plan.asked import counts
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 
 __all__ = ["ask"]
+
+FLAT = 1e-6
+"""A change of win rate that is none."""
 
 
 def ask(given: Given) -> Callable[[], Answer]:
@@ -42,7 +46,8 @@ def gold_limits(
     """Gold win rate by N and by KL."""
     from infalign.planner import gold_by_kl, gold_by_n, stops_at
 
-    by_n = gold_by_n(agreement, kl, ns, reference_procedure=reference)
+    what, family = _family(procedure)
+    by_n = gold_by_n(agreement, kl, ns, family=family, reference_procedure=reference)
     by_kl = gold_by_kl(agreement, procedure, reference_procedure=reference)
     stop_n, stop_kl = stops_at(by_n), stops_at(by_kl)
     data = {
@@ -52,9 +57,13 @@ def gold_limits(
         "by_kl": {"procedure": procedure.name, "rows": by_kl, "stops_at": stop_kl and stop_kl.kl},
     }
     note = f"Against the reference decoded by {reference.name}; policies optimal for the proxy."
-    caveat = "By ρ alone gold slows but never falls; where a reward can be hacked it may."
+    caveat = "Where a reward can be hacked, gold may fall earlier than ρ alone says."
+    if agreement == 0:
+        caveat = "At ρ = 0 the judge is indifferent to what the proxy prefers."
+    elif agreement > 0 and not any(row.gain < -FLAT for row in [*by_n, *by_kl]):
+        caveat = "By ρ alone gold slows but never falls; where a reward can be hacked it may."
     about = f"Win rate, agreement ρ = {agreement:.3g}: "
-    first = _table(f"{about}best-of-N at KL {kl:g} nats", "N", by_n, stop_n)
+    first = _table(f"{about}{what} at KL {kl:g} nats", "N", by_n, stop_n)
     second = _table(f"{about}{procedure.name} by KL", "KL", by_kl, stop_kl)
     return Answer(data, [first, dataclasses.replace(second, notes=[*second.notes, note, caveat])])
 
@@ -73,6 +82,35 @@ def _table(title: str, what: str, rows: "Sequence[GoldRow]", stop: "GoldRow | No
     note = (
         f"Each step up to {what} = {getattr(rows[-1], of):g} still gains a point or more by gold."
     )
-    if stop is not None:
+    falls = next((before for before, row in pairwise(rows) if row.gain < -FLAT), None)
+    if stop is not None and stop is not falls:
         note = f"Beyond {what} = {getattr(stop, of):g} the next step gains less than a point."
-    return Table(title, [what, "by the proxy", "by gold", "points gained"], cells, [note])
+    elif falls is not None:
+        note = f"From {what} = {getattr(falls, of):g} on gold falls."
+    unsolved = dict.fromkeys(f"–: {row.unsolved}" for row in rows if row.unsolved)
+    notes = [*unsolved] if len(unsolved) and stop is None else [note, *unsolved]
+    return Table(title, [what, "by the proxy", "by gold", "points gained"], cells, notes)
+
+
+def _family(procedure: "Procedure") -> "tuple[str, Callable[[int], Procedure]]":
+    """Procedures of this kind by the number of candidates; best-of-N where it has no such."""
+    from infalign.quantile.procedures import (
+        BestOfN,
+        RewindAndRepeat,
+        SoftBestOfN,
+        WorstOfN,
+        median_of,
+    )
+
+    match procedure:
+        case WorstOfN():
+            return "worst-of-N", WorstOfN
+        case SoftBestOfN():
+            what = f"soft-best-of-N(λ={procedure.temperature:g})"
+            return what, lambda n: dataclasses.replace(procedure, n=n)
+        case RewindAndRepeat():
+            what = f"rewind({procedure.threshold:g}, N)"
+            return what, lambda n: dataclasses.replace(procedure, at_most=n)
+    if procedure.candidates > 1 and procedure.name.startswith("median-of-"):
+        return "median-of-N", median_of
+    return "best-of-N", BestOfN

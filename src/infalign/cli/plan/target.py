@@ -86,6 +86,7 @@ def _table(
         words += ["knee"] if way.is_knee else []
         words += ["cheapest"] if way.is_cheapest else []
         says = "out of reach" if math.isnan(way.kl) else nats(way.kl)
+        says = "–" if way.unsolved else says
         cells.append(
             [
                 way.procedure,
@@ -103,9 +104,10 @@ def _table(
         "Decoded alike: where the reference is decoded as the policy is, and so grows too.",
         "0: no training needed. Efficient: nothing has less KL for as few candidates.",
         "Knee: farthest below the line between the efficient ends, KL against log N.",
+        *(f"– {way.procedure}: {way.unsolved}" for way in ways if way.unsolved),
         *more,
     ]
-    title = f"Least KL (nats) to a win rate of {target:g}{judged}"
+    title = f"Least KL (nats) to a win rate of {target:.12g}{judged}"
     return Table(title, columns, cells, notes)
 
 
@@ -117,7 +119,7 @@ def _alike(
     def least(procedure: "Procedure") -> float:
         try:
             return least_kl(target, procedure, agreement=agreement, ties=ties)
-        except OutOfReach:
+        except (OutOfReach, ArithmeticError):
             return math.nan
 
     return [least(procedure) for procedure in procedures]
