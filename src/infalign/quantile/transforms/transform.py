@@ -139,13 +139,15 @@ class Transform(ABC):
         """`rank_means` by quadrature; members with a closed form replace it."""
         nodes, weights = panel_rule(np.unique(np.append(graded_edges(inner=64), self.breaks)))
         nodes, weights = nodes.ravel(), weights.ravel()
-        phi, below, above = self(nodes), np.log(nodes), np.log1p(-nodes)
+        # Counted from Φ(1): next to it, rounding of a mean near 1 would hide what ranks differ by.
+        top = float(self(np.ones(1))[0])
+        phi, below, above = self(nodes) - top, np.log(nodes), np.log1p(-nodes)
         means = []
         for ranks in np.array_split(np.arange(k + 1), 1 + k // 512):  # bounded memory at any k
             rank = ranks[:, None]
             log_beta = special.betaln(rank + 1, k - rank + 1)
             means.append((np.exp(rank * below + (k - rank) * above - log_beta) * weights) @ phi)
-        return np.concatenate(means)
+        return top + np.concatenate(means)
 
 
 @lru_cache(maxsize=256)
