@@ -1,4 +1,4 @@
-"""`infalign plan --gold`: where more N or more KL stops helping by another judge."""
+"""`plan --gold`: where more N or more KL stops helping by another judge."""
 
 import dataclasses
 import math

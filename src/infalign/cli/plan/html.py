@@ -1,4 +1,4 @@
-"""`infalign plan --html`: a page with sliders that starts from what was asked."""
+"""`plan --html`: a page with sliders that starts from what was asked."""
 
 from typing import TYPE_CHECKING
 

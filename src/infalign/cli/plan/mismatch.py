@@ -1,4 +1,4 @@
-"""`infalign plan --mismatch`: train-for × decode-with, and the best worst case."""
+"""`plan --mismatch`: train-for × decode-with, and the best worst case."""
 
 import contextlib
 import math

@@ -1,4 +1,4 @@
-"""`infalign plan --power`: prompts × samples needed to see a difference."""
+"""`plan --power`: prompts × samples needed to see a difference."""
 
 import math
 from collections.abc import Callable, Sequence

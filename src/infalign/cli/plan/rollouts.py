@@ -1,4 +1,4 @@
-"""`infalign plan --rollouts`: what K calibration rollouts cost, how many are enough."""
+"""`plan --rollouts`: what K calibration rollouts cost, how many are enough."""
 
 import math
 from collections.abc import Callable, Sequence

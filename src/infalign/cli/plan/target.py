@@ -1,4 +1,4 @@
-"""`infalign plan --target-win-rate`: the least KL to a win rate, for each N."""
+"""`plan --target-win-rate`: the least KL to a win rate, for each N."""
 
 import math
 from collections.abc import Callable, Sequence
