@@ -73,8 +73,8 @@ def test_settings_may_stand_in_brackets(given, member):
         (lambda: procedure_from_name("best_of_poison(4)"), "Did you mean 'best_of_poisson'"),
         (lambda: procedure_from_name("best_of_poisson(0.5)"), "between 1 and 512"),
         (lambda: procedure_from_name("rewind_and_repeat(1.5, 8)"), "threshold is 1.5"),
-        (lambda: procedure_from_name("rewind_and_repeat(0.5)"), "needs at_most"),
-        (lambda: procedure_from_name("rewind_and_repeat(0.5, atmost=8)"), "'at_most'"),
+        (lambda: procedure_from_name("rewind_and_repeat(0.5)"), "at_most did not come"),
+        (lambda: procedure_from_name("rewind_and_repeat(0.5, atmost=8)"), "at_most did not come"),
         (lambda: procedure_from_name("best_of_n(a)"), "'a' came"),
         (lambda: procedure_from_name("best_of_n(1, 2)"), "2 settings"),
         (lambda: procedure_from_name("best_of_4(("), "brackets"),
@@ -100,7 +100,7 @@ def test_the_optimal_row_is_the_limit(procedure):
 def test_a_plan_between_unlike_procedures():
     rows = plan(BestOfN(4), kl=0.5, reference_procedure=BestOfN(16), transforms=[Log()])
     assert rows[0].decoded_win_rate < rows[1].decoded_win_rate < 1
-    with pytest.raises(ValueError, match="kl is"):
+    with pytest.raises(ValueError, match=r"A KL of 0\.0 nats"):
         plan(BestOfN(4), kl=0.0)
 
 
