@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import final
 
-from infalign.planner.judging import judged_by, reason_of, refuse_agreement, refuse_kl_of_ties
+from infalign.planner.judging import judged_by, reason_of, refuse_agreement
 from infalign.planner.limit import best_policy
 from infalign.quantile.procedures import Identity, Procedure
 from infalign.quantile.ties import NO_TIES, Ties
@@ -85,7 +85,7 @@ def plan(
         optimal   0.702 0.873
     """
     refuse_agreement(agreement)
-    refuse_kl_of_ties(kl, ties)
+    ties.refuse_kl(kl)
     if transforms is None:
         transforms = (IdentityTransform(), Log(), Exponential(10.0), Exponential(-10.0))
     seen = [(one.name, averaged_over(ties, one)) for one in transforms]

@@ -1,13 +1,12 @@
-"""Judging: whether the reward that selects also judges, what it ties, what a plan may be asked."""
+"""Judging: whether the reward that selects also judges, and what it ties."""
 
-import math
 from typing import Any
 
 import numpy as np
 
 from infalign.quantile.ties import NO_TIES, Ties
 
-__all__ = ["judged_by", "largest_kl_of", "reason_of", "refuse_agreement", "refuse_kl_of_ties"]
+__all__ = ["judged_by", "reason_of", "refuse_agreement"]
 
 
 def reason_of(error: ArithmeticError) -> str:
@@ -33,19 +32,3 @@ def judged_by(agreement: float, ties: Ties = NO_TIES) -> dict[str, Any]:
     """Keyword arguments for the quantile core: empty where the selecting reward judges too."""
     judge: dict[str, Any] = {} if agreement == 1 else {"agreement": agreement}
     return {**judge, "ties": ties} if ties else judge
-
-
-def largest_kl_of(ties: Ties) -> float:
-    """−log of the mass of a tie at the top, which no transform passes; infinite without one."""
-    if not ties or ties.ends[-1] < 1 or ties.starts[-1] == 0:
-        return math.inf
-    return -math.log1p(-ties.starts[-1])
-
-
-def refuse_kl_of_ties(kl: float, ties: Ties) -> None:
-    """Raise ValueError on a KL that nothing trained on a reward with these ties can have."""
-    if kl >= (largest := largest_kl_of(ties)):
-        raise ValueError(
-            f"A KL of {kl:g} nats came; the best responses are tied and have probability "
-            f"{1 - ties.starts[-1]:.4g}, so less than {largest:.6g} nats can be used. Ask for less."
-        )

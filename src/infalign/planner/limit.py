@@ -8,7 +8,6 @@ optimal: nothing needs to be solved.
 from infalign.planner.judging import judged_by
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import Procedure, RankProcedure
-from infalign.quantile.solvers.two_values import has_two_values
 from infalign.quantile.ties import Ties
 from infalign.quantile.tilting import TiltedPolicy
 from infalign.quantile.transforms import Identity, Transform
@@ -29,7 +28,7 @@ def known_transform(
         'optimal'
     """
     is_ranked = isinstance(procedure, RankProcedure)
-    if transform == "optimal" and is_ranked and has_two_values(ties):
+    if transform == "optimal" and is_ranked and ties.has_two_values:
         return Identity()
     return transform
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import final
 
-from infalign.planner.judging import judged_by, refuse_agreement, refuse_kl_of_ties
+from infalign.planner.judging import judged_by, refuse_agreement
 from infalign.planner.limit import known_transform
 from infalign.quantile.finite import finite_estimate, largest_kl, rollouts_enough
 from infalign.quantile.procedures import Procedure
@@ -80,7 +80,7 @@ def rollouts(
             raise ValueError(
                 f"K is {k}; a rank among rollouts needs an integer of at least 2. 64 is usual."
             )
-    refuse_kl_of_ties(kl, ties)
+    ties.refuse_kl(kl)
     transform = known_transform(_chosen(transform), procedure, ties)
     judge = judged_by(agreement, ties)
     start, perfect = frontier(procedure, [0.0, kl], transform, reference_procedure, **judge)
@@ -131,7 +131,7 @@ def enough_rollouts(
         108
     """
     refuse_agreement(agreement)
-    refuse_kl_of_ties(kl, ties)
+    ties.refuse_kl(kl)
     return rollouts_enough(
         _chosen(known_transform(transform, procedure, ties)),
         procedure,

@@ -13,7 +13,7 @@ from typing import Any, final
 
 import numpy as np
 
-from infalign.planner.judging import judged_by, largest_kl_of, reason_of, refuse_agreement
+from infalign.planner.judging import judged_by, reason_of, refuse_agreement
 from infalign.planner.limit import best_policy, known_transform
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import BestOfN, Identity, Procedure, Uniform
@@ -100,7 +100,7 @@ def least_kl(
     """
     refuse_target(target_win_rate)
     refuse_agreement(agreement)
-    judge, largest_kl = judged_by(agreement, ties), min(largest_kl, NEARLY * largest_kl_of(ties))
+    judge, largest_kl = judged_by(agreement, ties), min(largest_kl, NEARLY * ties.largest_kl)
     transform = known_transform(transform, procedure, ties)
     start = float(frontier(procedure, [0.0], transform, reference_procedure, **judge)[0])
     if start >= target_win_rate:

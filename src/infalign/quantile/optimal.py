@@ -144,7 +144,8 @@ def optimal_transform(
             "training on, and has no optimal transform. It must lie between "
             f"{LEAST_AGREEMENT:g} and 1."
         )
-    _refuse_kl_of_ties(kl, ties)
+    if kl is not None:
+        ties.refuse_kl(kl)
     reference = reference_procedure or procedure
     return _solved(procedure, reference, float(agreement), ties, beta, kl)
 
@@ -186,18 +187,6 @@ def frontier_of_limits(
         return rates[np.searchsorted(knots, kls)]
     slopes = 2 * np.sqrt(knots) * np.array([law.beta for law in laws])
     return CubicHermiteSpline(np.sqrt(knots), rates, slopes)(np.sqrt(kls))
-
-
-def _refuse_kl_of_ties(kl: float | None, ties: Ties) -> None:
-    """All mass on the best tie, of mass m, is a KL of log 1/m: no transform goes further."""
-    if kl is None or not ties or ties.ends[-1] < 1 or ties.starts[-1] == 0:
-        return
-    largest = -float(np.log1p(-ties.starts[-1]))
-    if kl >= largest:
-        raise ValueError(
-            f"A KL of {kl} nats was asked for; the best responses are tied and have probability "
-            f"{1 - ties.starts[-1]:.4g}, so less than {largest:.6g} nats can be used. Ask for less."
-        )
 
 
 @lru_cache(maxsize=256)

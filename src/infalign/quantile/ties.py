@@ -7,6 +7,7 @@ whatever a procedure or a training reward says there counts by its mean over the
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import final
@@ -119,6 +120,35 @@ class Ties:
     def breaks(self) -> tuple[float, ...]:
         """All edges strictly inside (0,1), increasing: where what is tied jumps."""
         return tuple(sorted({x for pair in self.intervals for x in pair} - {0.0, 1.0}))
+
+    @property
+    def has_two_values(self) -> bool:
+        """Whether they are pass and fail: two ties that fill [0,1].
+
+        Example:
+            >>> Ties.pass_fail(0.3).has_two_values, Ties(((0.0, 0.3),)).has_two_values
+            (True, False)
+        """
+        if len(self.intervals) != 2:
+            return False
+        (start, inner), (touching, end) = self.intervals
+        return (start, end) == (0, 1) and inner == touching
+
+    @property
+    def largest_kl(self) -> float:
+        """−log of the mass of a tie at the top, which no transform passes; infinite without one."""
+        if not self.intervals or self.ends[-1] < 1 or self.starts[-1] == 0:
+            return math.inf
+        return -math.log1p(-self.starts[-1])
+
+    def refuse_kl(self, kl: float) -> None:
+        """Raise ValueError on a KL that nothing trained on a reward with these ties can have."""
+        if kl >= self.largest_kl:
+            raise ValueError(
+                f"A KL of {kl} nats was asked for; the best responses are tied and have "
+                f"probability {1 - self.starts[-1]:.4g}, so less than {self.largest_kl:.6g} nats "
+                "can be used. Ask for less."
+            )
 
     def index(self, u: Numbers) -> Int[np.ndarray, "..."]:
         """Which tie a quantile is in, from 0; −1 outside. An edge belongs to the tie above it.

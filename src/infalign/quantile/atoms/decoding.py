@@ -49,9 +49,25 @@ def decode_of(
     return QuantileDecoding(procedure, rewards, reference_masses)
 
 
+class _Grouped:
+    """Responses grouped by equal reward."""
+
+    rewards: Float[np.ndarray, "C"]
+    """What groups them."""
+
+    @cached_property
+    def _group(self) -> np.ndarray:
+        """Of each response: its place among the distinct rewards."""
+        return np.unique(self.rewards, return_inverse=True)[1]
+
+    @cached_property
+    def _members(self) -> np.ndarray:
+        return (self._group[:, None] == np.arange(self._group.max() + 1)).astype(float)
+
+
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class RankDecoding:
+class RankDecoding(_Grouped):
     """T(π)_i = (π_i/m)·(G(F) − G(F − m)), with m and F those of the responses of equal reward."""
 
     procedure: RankProcedure
@@ -76,15 +92,6 @@ class RankDecoding:
         inside = (worth - mean[self._group]) * self._shares(grouped, cdf)[self._group]
         return inside + shifted[self._group]
 
-    @cached_property
-    def _group(self) -> np.ndarray:
-        """Of each response: its place among the distinct rewards."""
-        return np.unique(self.rewards, return_inverse=True)[1]
-
-    @cached_property
-    def _members(self) -> np.ndarray:
-        return (self._group[:, None] == np.arange(self._group.max() + 1)).astype(float)
-
     def _grouped(self, masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         grouped = masses @ self._members
         return grouped, np.clip(np.cumsum(grouped, axis=-1), 0.0, 1.0)
@@ -99,7 +106,7 @@ class RankDecoding:
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class QuantileDecoding:
+class QuantileDecoding(_Grouped):
     """The decoded law of a step function, one step for each value of the reward."""
 
     procedure: Procedure
@@ -115,14 +122,6 @@ class QuantileDecoding:
         decoded = self.procedure.decoded_density(self._mesh, density)
         weighed = (decoded * self._mesh.weights) @ self._on_step
         return masses * (weighed / grouped)[..., self._group]
-
-    @cached_property
-    def _group(self) -> np.ndarray:
-        return np.unique(self.rewards, return_inverse=True)[1]
-
-    @cached_property
-    def _members(self) -> np.ndarray:
-        return (self._group[:, None] == np.arange(self._group.max() + 1)).astype(float)
 
     @cached_property
     def _steps(self) -> np.ndarray:

@@ -76,7 +76,7 @@ class Worlds:
             raise ValueError(f"k is {k}; calibrating takes at least 2 rollouts per prompt.")
         if draws != int(draws) or draws < 1:
             raise ValueError(f"draws is {draws}; at least one calibration is needed.")
-        if len(ties.intervals) == 2 and (*ties.starts, *ties.ends[1:]) == (0, *ties.breaks, 1):
+        if ties.has_two_values:
             return _pass_fail_worlds(k, ties.breaks[0])
         if rng is None:
             quantiles = np.cumsum(portable_gaps(draws, k), axis=1)[:, :-1]

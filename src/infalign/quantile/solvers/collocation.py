@@ -17,7 +17,7 @@ from numpy.polynomial import legendre
 
 from infalign.quantile.panels import graded_edges, legendre_coefficients, panel_rule, running_matrix
 from infalign.quantile.procedures import RankProcedure
-from infalign.quantile.solvers.stationary import StationaryLaw
+from infalign.quantile.solvers.stationary import TabulatedLaw
 
 __all__ = ["CollocatedLaw", "Problem", "solved_from"]
 
@@ -42,7 +42,7 @@ class Problem:
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class CollocatedLaw(StationaryLaw):
+class CollocatedLaw(TabulatedLaw):
     """A stationary law by its values on panels."""
 
     edges: Float[np.ndarray, "E"]
@@ -57,18 +57,6 @@ class CollocatedLaw(StationaryLaw):
     """KL, nats."""
     wins: float
     """Win rate after decoding."""
-
-    @property
-    def beta(self) -> float:
-        return self.at_beta
-
-    @property
-    def kl(self) -> float:
-        return self.at_kl
-
-    @property
-    def win_rate(self) -> float:
-        return self.wins
 
     def evaluate(self, u: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         panel = np.clip(np.searchsorted(self.edges, u, "right") - 1, 0, len(self.edges) - 2)

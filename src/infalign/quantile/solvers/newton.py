@@ -14,7 +14,7 @@ from scipy import linalg
 from infalign.quantile.mesh import Mesh
 from infalign.quantile.panels import entropy_excess
 from infalign.quantile.solvers.objective import Objective
-from infalign.quantile.solvers.stationary import StationaryLaw
+from infalign.quantile.solvers.stationary import TabulatedLaw
 
 __all__ = ["MeshLaw", "kl_on", "newton"]
 
@@ -30,7 +30,7 @@ BUMP = 1e-7
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class MeshLaw(StationaryLaw):
+class MeshLaw(TabulatedLaw):
     """A stationary law by its values on a mesh."""
 
     mesh: Mesh
@@ -43,18 +43,6 @@ class MeshLaw(StationaryLaw):
     """KL, nats."""
     wins: float
     """W."""
-
-    @property
-    def beta(self) -> float:
-        return self.at_beta
-
-    @property
-    def kl(self) -> float:
-        return self.at_kl
-
-    @property
-    def win_rate(self) -> float:
-        return self.wins
 
     def evaluate(self, u: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         cdf = self.mesh.interpolated(self.mesh.below(np.exp(self.log_density)), u, x)

@@ -5,6 +5,7 @@ policy decoded in more than one way is worth, and what a robust transform maximi
 """
 
 import dataclasses
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -113,12 +114,19 @@ class Objective:
         that ψ keeps its digits when it is divided by a small β.
         """
         total = np.zeros_like(density)
-        top = np.ones(1), np.zeros(1)
-        for term, loss in zip(self.terms, self._losses(mesh), strict=True):
+        for term, loss, least in zip(
+            self.terms, self._losses(mesh), self._least_losses, strict=True
+        ):
             if term.weight:
-                worth = float(term.opponent.loss(*top)[0]) - loss
+                worth = least - loss
                 total += term.weight * term.procedure.first_variation(mesh, density, worth)
         return self._tied(mesh, density, total)
+
+    @cached_property
+    def _least_losses(self) -> list[float]:
+        """Of each term: what the best answer loses."""
+        top = np.ones(1), np.zeros(1)
+        return [float(term.opponent.loss(*top)[0]) for term in self.terms]
 
     def _losses(self, mesh: Mesh) -> list[np.ndarray]:
         kept = mesh.__dict__.setdefault("_losses", {})  # as long as the mesh they belong to

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from infalign.quantile.panels import graded_edges, panel_rule, refined_edges, running_integral
 from infalign.quantile.procedures import RankProcedure
 
-__all__ = ["StationaryLaw", "residual"]
+__all__ = ["StationaryLaw", "TabulatedLaw", "residual"]
 
 
 class StationaryLaw(ABC):
@@ -39,6 +39,29 @@ class StationaryLaw(ABC):
         self, u: Float[np.ndarray, "..."], x: Float[np.ndarray, "..."]
     ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
         """log f and F at u = 1 − x. Both are given: near 1 only x has digits left."""
+
+
+class TabulatedLaw(StationaryLaw):
+    """A solution whose β, KL and win rate are known numbers."""
+
+    at_beta: float
+    """β."""
+    at_kl: float
+    """KL, nats."""
+    wins: float
+    """Win rate after decoding."""
+
+    @property
+    def beta(self) -> float:
+        return self.at_beta
+
+    @property
+    def kl(self) -> float:
+        return self.at_kl
+
+    @property
+    def win_rate(self) -> float:
+        return self.wins
 
 
 def residual(

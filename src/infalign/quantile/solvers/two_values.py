@@ -12,20 +12,8 @@ from scipy.optimize import brentq
 from infalign.quantile.mesh import COARSE
 from infalign.quantile.solvers.newton import MeshLaw, kl_on
 from infalign.quantile.solvers.objective import Objective
-from infalign.quantile.ties import Ties
 
-__all__ = ["has_two_values", "two_valued_law"]
-
-
-def has_two_values(ties: Ties) -> bool:
-    """Whether the ties are pass and fail.
-
-    Example:
-        >>> has_two_values(Ties.pass_fail(0.3)), has_two_values(Ties(((0.0, 0.3),)))
-        (True, False)
-    """
-    pairs = ties.intervals
-    return len(pairs) == 2 and (pairs[0][0], pairs[1][1]) == (0, 1) and pairs[0][1] == pairs[1][0]
+__all__ = ["two_valued_law"]
 
 
 def two_valued_law(objective: Objective, kl: float) -> MeshLaw | None:

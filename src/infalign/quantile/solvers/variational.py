@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from infalign.quantile.mesh import COARSE, Mesh
 from infalign.quantile.solvers.newton import MeshLaw, kl_on, newton
 from infalign.quantile.solvers.objective import Objective
-from infalign.quantile.solvers.two_values import has_two_values, two_valued_law
+from infalign.quantile.solvers.two_values import two_valued_law
 
 __all__ = ["self_residual", "stationary_law"]
 
@@ -50,7 +50,7 @@ def stationary_law(
     Raises:
         ArithmeticError: if Newton's method converges from nowhere.
     """
-    if kl is not None and has_two_values(objective.ties):
+    if kl is not None and objective.ties.has_two_values:
         known = two_valued_law(objective, kl)
         if known is not None:
             return known
