@@ -85,6 +85,14 @@ def test_importing_the_core_loads_no_heavy_library(module):
     assert run.returncode == 0, f"import {module} loads {run.stderr}"
 
 
+def test_every_public_name_is_there():
+    """They are loaded by name only when asked for, so nothing else would notice a wrong one."""
+    assert all(getattr(infalign, name) is not None for name in infalign.__all__)
+    assert dir(infalign) == sorted(infalign.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'best_of_m'"):
+        infalign.best_of_m  # noqa: B018
+
+
 def test_git_ignores_no_source_file():
     root = SOURCE.parent.parent
     found = subprocess.run(

@@ -18,6 +18,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Int
 
+from infalign.quantile.ranks import count_ranks, quantiles
+
 __all__ = ["Calibration", "EmpiricalCalibration"]
 
 
@@ -89,7 +91,7 @@ class EmpiricalCalibration(Calibration):
         self, prompt_ids: Sequence[str], rewards: Float[np.ndarray, "P N"]
     ) -> Float[np.ndarray, "P N"]:
         below, ties = self.ranks(prompt_ids, rewards)
-        return (below + 0.5 * ties) / self.k
+        return quantiles(below, ties, self.k)
 
     def ranks(
         self, prompt_ids: Sequence[str], rewards: Float[np.ndarray, "P N"]
@@ -103,12 +105,7 @@ class EmpiricalCalibration(Calibration):
         if len(rows) != len(rewards):
             raise ValueError(f"{len(rows)} prompt ids came with {len(rewards)} rows of rewards.")
         _refuse_non_finite(prompt_ids, rewards, "reward")
-        below = np.empty(rewards.shape, dtype=np.int64)
-        up_to = np.empty(rewards.shape, dtype=np.int64)
-        for i, row in enumerate(rows):
-            below[i] = np.searchsorted(self._sorted[row], rewards[i], side="left")
-            up_to[i] = np.searchsorted(self._sorted[row], rewards[i], side="right")
-        return below, up_to - below
+        return count_ranks(self._sorted, np.asarray(rows, dtype=np.int64), rewards)
 
     def leave_one_out(self) -> Float[np.ndarray, "P K"]:
         """Quantile of each reference rollout among the K − 1 *others* of its prompt.
@@ -116,7 +113,7 @@ class EmpiricalCalibration(Calibration):
         Counting a rollout among its own judges would pull every quantile towards ½, by (½ − u)/K.
         """
         below, ties = self.leave_one_out_ranks()
-        return (below + 0.5 * ties) / (self.k - 1)
+        return quantiles(below, ties, self.k - 1)
 
     def leave_one_out_ranks(self) -> tuple[Int[np.ndarray, "P K"], Int[np.ndarray, "P K"]]:
         """Ranks of each reference rollout among the K − 1 others: use with k = K − 1."""

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from scipy import special
 
 from infalign.quantile.panels import Numbers, RunningIntegral, TiltedLaw, graded_edges, panel_rule
+from infalign.quantile.ranks import posterior_means
 
 __all__ = ["Transform", "refuse_beta"]
 
@@ -113,9 +114,7 @@ class Transform(ABC):
                 f"Ranks from {below.min()} to {(below + ties).max()} came with k = {k}; a rank "
                 "counts reference rewards, 0 to k. For leave-one-out ranks k is K − 1."
             )
-        sums = np.concatenate([[0.0], np.cumsum(self.rank_means(k))])
-        means = (sums[below + ties + 1] - sums[below]) / (ties + 1)
-        return np.where(ties == 0, self.rank_means(k)[below], means)
+        return posterior_means(self.rank_means(k), below, ties)
 
     def rank_means(self, k: int) -> Float[np.ndarray, "R"]:
         """Φ̄_k(r) = E[Φ(Beta(r+1, k−r+1))] for every rank r = 0 … k."""
