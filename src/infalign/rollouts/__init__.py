@@ -9,9 +9,22 @@ complete or absent, so a run can be killed at any moment; run again, it draws wh
 the same random numbers and ends at the same store as a run that was never stopped.
 """
 
-from infalign.rollouts.collecting import Progress, collect
+from infalign.rollouts.collecting import Chunk, Progress, chunks, collect, draw
 from infalign.rollouts.identity import store_key
-from infalign.rollouts.scoring import score
+from infalign.rollouts.scoring import maker_of, score, texts, unscored, values
 from infalign.rollouts.store import RolloutStore
 
-__all__ = ["Progress", "RolloutStore", "collect", "score", "store_key"]
+__all__ = [
+    "Chunk",
+    "Progress",
+    "RolloutStore",
+    "chunks",
+    "collect",
+    "draw",
+    "maker_of",
+    "score",
+    "store_key",
+    "texts",
+    "unscored",
+    "values",
+]

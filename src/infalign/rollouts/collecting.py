@@ -1,11 +1,12 @@
 """Drawing rollouts: fixed chunks, each with random numbers of its own.
 
 The random numbers of a chunk follow from the seed, its prompts and the sample indices alone, never
-from what was drawn before. That is why a run that was killed and resumed draws what an
-uninterrupted one would have drawn.
+from what was drawn before, nor from where. That is why a run that was killed and resumed draws what
+an uninterrupted one would have drawn, and why chunks may be drawn by other processes or machines.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -15,10 +16,25 @@ from infalign.protocols import Response, Sampler
 from infalign.rollouts.shards import content_key
 from infalign.rollouts.store import RolloutStore
 
-__all__ = ["Progress", "collect", "resumable"]
+__all__ = ["Chunk", "Progress", "chunks", "collect", "draw", "resumable"]
 
 Progress = Callable[[int, int], None]
 """Called with (done, total), in responses; first with what was there already."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """What is drawn, or scored, in one go, and becomes one shard."""
+
+    prompts: tuple[Prompt, ...]
+    """Distinct."""
+    samples: tuple[int, ...]
+    """Which samples of each of the prompts, ascending."""
+
+    @property
+    def size(self) -> int:
+        """Responses."""
+        return len(self.prompts) * len(self.samples)
 
 
 def collect(
@@ -50,25 +66,60 @@ def collect(
         BlockingIOError: if another run is writing the store.
         OSError: if a shard cannot be written; those before it stay.
     """
-    if k < 2:
-        raise ValueError(
-            f"k is {k}; at least 2 responses per prompt are needed, because a calibration ranks "
-            "them among each other. 32 or more is usual."
-        )
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}; it must be at least 1 prompt.")
-    require_distinct(prompts)
+    _require_askable(prompts, k, chunk)
     store.require(policy, store.seed if seed is None else seed)
     with resumable(store), store.writing():
-        store.require_texts(prompts)
+        missing = chunks(store, prompts, k, chunk)
         total = k * len(prompts)
-        done = total - _size(store.index.missing(prompts, k))
-        _report(progress, done, total)
-        for start in range(0, len(prompts), chunk):
-            for samples, group in store.index.missing(prompts[start : start + chunk], k):
-                store.add_rollouts(group, samples, _draw(policy, group, samples, store.seed))
-                done += len(samples) * len(group)
-                _report(progress, done, total)
+        done = total - sum(part.size for part in missing)
+        report(progress, done, total)
+        for part in missing:
+            store.add_rollouts(part.prompts, part.samples, draw(policy, part, store.seed))
+            done += part.size
+            report(progress, done, total)
+
+
+def chunks(store: RolloutStore, prompts: Sequence[Prompt], k: int, chunk: int = 8) -> list[Chunk]:
+    """What :func:`collect` would draw, in its order.
+
+    For engines that draw elsewhere: :func:`draw` each, in any order and any process, and add them
+    with `store.add_rollouts(part.prompts, part.samples, responses)` inside `with store.writing():`.
+    Ask for the chunks inside it too, so that nothing is drawn that another run has added.
+
+    Raises:
+        ValueError: as :func:`collect`.
+    """
+    _require_askable(prompts, k, chunk)
+    store.require_texts(prompts)
+    return [
+        Chunk(tuple(group), samples)
+        for start in range(0, len(prompts), chunk)
+        for samples, group in store.index.missing(prompts[start : start + chunk], k)
+    ]
+
+
+def draw(policy: Sampler, chunk: Chunk, seed: int) -> list[list[Response]]:
+    """The chunk's responses, a list per prompt: the same wherever and whenever they are drawn.
+
+    Args:
+        policy: whose responses these are.
+        chunk: whose prompt ids and samples, with the seed, the random numbers follow from.
+        seed: the store's.
+
+    Raises:
+        ValueError: if the policy returns another number of responses than was asked for.
+    """
+    key = content_key("rollouts", seed, [prompt.id for prompt in chunk.prompts], chunk.samples)
+    rng = np.random.default_rng(int(key, 16))
+    texts = [prompt.text for prompt in chunk.prompts]
+    responses = policy.sample(texts, len(chunk.samples), rng)
+    counts = [len(row) for row in responses]
+    if counts != [len(chunk.samples)] * len(chunk.prompts):
+        raise ValueError(
+            f"policy '{policy.name}' returned {counts} responses to {len(chunk.prompts)} prompts, "
+            f"the first of them {chunk.prompts[0].id}; {len(chunk.samples)} to each are needed."
+        )
+    return responses
 
 
 def require_distinct(prompts: Sequence[Prompt]) -> None:
@@ -78,6 +129,12 @@ def require_distinct(prompts: Sequence[Prompt]) -> None:
     repeats = len(prompts) - len({prompt.id for prompt in prompts})
     if repeats:
         raise ValueError(f"{repeats} prompts repeat earlier ones. Give each prompt once.")
+
+
+def require_positive(chunk: int) -> None:
+    """Refuse chunks of nothing."""
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}; it must be at least 1 prompt.")
 
 
 @contextlib.contextmanager
@@ -92,25 +149,17 @@ def resumable(store: RolloutStore) -> Iterator[None]:
         raise
 
 
-def _draw(
-    policy: Sampler, prompts: list[Prompt], samples: tuple[int, ...], seed: int
-) -> list[list[Response]]:
-    key = content_key("rollouts", seed, [prompt.id for prompt in prompts], samples)
-    rng = np.random.default_rng(int(key, 16))
-    responses = policy.sample([prompt.text for prompt in prompts], len(samples), rng)
-    counts = [len(row) for row in responses]
-    if counts != [len(samples)] * len(prompts):
-        raise ValueError(
-            f"policy '{policy.name}' returned {counts} responses to {len(prompts)} prompts, the "
-            f"first of them {prompts[0].id}; {len(samples)} to each are needed."
-        )
-    return responses
-
-
-def _size(groups: Iterator[tuple[tuple[int, ...], list[Prompt]]]) -> int:
-    return sum(len(samples) * len(group) for samples, group in groups)
-
-
-def _report(progress: Progress | None, done: int, total: int) -> None:
+def report(progress: Progress | None, done: int, total: int) -> None:
+    """Tell whoever watches, if anyone does."""
     if progress is not None:
         progress(done, total)
+
+
+def _require_askable(prompts: Sequence[Prompt], k: int, chunk: int) -> None:
+    if k < 2:
+        raise ValueError(
+            f"k is {k}; at least 2 responses per prompt are needed, because a calibration ranks "
+            "them among each other. 32 or more is usual."
+        )
+    require_positive(chunk)
+    require_distinct(prompts)

@@ -7,10 +7,17 @@ from jaxtyping import Float
 
 from infalign.prompts import Prompt
 from infalign.protocols import Reward
-from infalign.rollouts.collecting import Progress, require_distinct, resumable
+from infalign.rollouts.collecting import (
+    Chunk,
+    Progress,
+    report,
+    require_distinct,
+    require_positive,
+    resumable,
+)
 from infalign.rollouts.store import REWARDS, ROLLOUTS, RolloutStore, reward_slug
 
-__all__ = ["score"]
+__all__ = ["maker_of", "score", "texts", "unscored", "values"]
 
 
 def score(
@@ -38,31 +45,65 @@ def score(
         BlockingIOError: if another run is writing the store.
         OSError: if a shard cannot be written; those before it stay.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}; it must be at least 1 prompt.")
+    require_positive(chunk)
     require_distinct(prompts)
     with resumable(store), store.writing():
-        maker = _require_same_maker(store, reward)
-        total = _require_rollouts(store, prompts)
-        done = total - sum(
-            len(samples) * len(group)
-            for samples, group in store.index.unscored(reward.name, prompts)
+        maker = maker_of(store, reward)
+        missing = unscored(store, reward.name, prompts, chunk)
+        total = sum(_counts(store, prompts))
+        done = total - sum(part.size for part in missing)
+        report(progress, done, total)
+        for part in missing:
+            rewards = values(reward, part, texts(store, part))
+            store.add_rewards(reward.name, maker, part.prompts, part.samples, rewards)
+            done += part.size
+            report(progress, done, total)
+
+
+def unscored(
+    store: RolloutStore, name: str, prompts: Sequence[Prompt], chunk: int = 8
+) -> list[Chunk]:
+    """What :func:`score` would ask the reward `name`, in its order.
+
+    For engines that score elsewhere: ask :func:`values` of each, in any order and any process, and
+    add them with `store.add_rewards(name, maker_of(store, reward), part.prompts, part.samples,
+    rewards)` inside `with store.writing():`.
+
+    Raises:
+        ValueError: if a prompt has no rollouts, or was answered as another text.
+    """
+    require_positive(chunk)
+    require_distinct(prompts)
+    store.require_texts(prompts)
+    counts = _counts(store, prompts)
+    if 0 in counts:
+        prompt = prompts[counts.index(0)]
+        raise ValueError(
+            f"prompt {prompt.id} ({excerpt(prompt.text)}) has no rollouts in {store.path}. Collect "
+            "them first."
         )
-        if progress is not None:
-            progress(done, total)
-        for start in range(0, len(prompts), chunk):
-            part = prompts[start : start + chunk]
-            for samples, group in store.index.unscored(reward.name, part):
-                texts = _texts(store, group, samples)
-                store.add_rewards(
-                    reward.name, maker, group, samples, _values_of_all(reward, group, texts)
-                )
-                done += len(samples) * len(group)
-                if progress is not None:
-                    progress(done, total)
+    return [
+        Chunk(tuple(group), samples)
+        for start in range(0, len(prompts), chunk)
+        for samples, group in store.index.unscored(name, prompts[start : start + chunk])
+    ]
 
 
-def _require_same_maker(store: RolloutStore, reward: Reward) -> str | None:
+def texts(store: RolloutStore, chunk: Chunk) -> list[list[str]]:
+    """What the chunk's rollouts say, a list per prompt."""
+    rows = store.rows(store.index.rollouts, [prompt.id for prompt in chunk.prompts])
+    return [
+        [rows[prompt.id, sample]["text"] for sample in chunk.samples] for prompt in chunk.prompts
+    ]
+
+
+def maker_of(store: RolloutStore, reward: Reward) -> str | None:
+    """The reward's fingerprint, or None where it has none.
+
+    Raises:
+        ValueError: if the store has rewards of that name and another fingerprint, or the name is
+            a column's.
+    """
     name, maker = reward.name, getattr(reward, "fingerprint", None)
     if not name or name in ROLLOUTS.names or name in REWARDS.names:
         raise ValueError(
@@ -78,29 +119,17 @@ def _require_same_maker(store: RolloutStore, reward: Reward) -> str | None:
     return maker
 
 
-def _require_rollouts(store: RolloutStore, prompts: Sequence[Prompt]) -> int:
-    store.require_texts(prompts)
-    counts = [len(store.index.rollouts.get(prompt.id, {})) for prompt in prompts]
-    if 0 in counts:
-        prompt = prompts[counts.index(0)]
-        raise ValueError(
-            f"prompt {prompt.id} ({excerpt(prompt.text)}) has no rollouts in {store.path}. Collect "
-            "them first."
-        )
-    return sum(counts)
+def _counts(store: RolloutStore, prompts: Sequence[Prompt]) -> list[int]:
+    return [len(store.index.rollouts.get(prompt.id, {})) for prompt in prompts]
 
 
-def _texts(
-    store: RolloutStore, prompts: Sequence[Prompt], samples: Sequence[int]
-) -> list[list[str]]:
-    rows = store.rows(store.index.rollouts, [prompt.id for prompt in prompts])
-    return [[rows[prompt.id, sample]["text"] for sample in samples] for prompt in prompts]
+def values(reward: Reward, chunk: Chunk, texts: list[list[str]]) -> Float[np.ndarray, "P K"]:
+    """The reward of a chunk; where that fails, of each prompt alone, to name the one at fault.
 
-
-def _values_of_all(
-    reward: Reward, prompts: list[Prompt], texts: list[list[str]]
-) -> Float[np.ndarray, "P K"]:
-    """The reward of a chunk; where that fails, of each prompt alone, to name the one at fault."""
+    Raises:
+        ValueError: if the reward raises, or returns another shape or a non-finite value.
+    """
+    prompts = chunk.prompts
     try:
         return _values(reward, prompts, texts)
     except Exception as batch_error:
@@ -121,7 +150,7 @@ def _values_of_all(
 
 
 def _values(
-    reward: Reward, prompts: list[Prompt], texts: list[list[str]]
+    reward: Reward, prompts: Sequence[Prompt], texts: list[list[str]]
 ) -> Float[np.ndarray, "P K"]:
     values = np.asarray(reward([prompt.text for prompt in prompts], texts), dtype=np.float64)
     needed = (len(prompts), len(texts[0]))
