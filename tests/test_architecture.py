@@ -24,7 +24,9 @@ STAIRCASE = {  # room: the rooms of ours it may import
     "evaluation": {"decoding", "prompts", "protocols", "quantile", "rollouts", "training"},
     "planner": {"quantile"},
     "report": {"evaluation", "planner", "quantile"},
-    "integrations": {"prompts", "protocols", "quantile", "rollouts"},
+    "integrations": {
+        *("policies", "prompts", "protocols", "quantile", "rewards", "rollouts", "training"),
+    },
 }
 """`pipeline` and `cli` introduce everyone to everyone; `__init__` shows the quantile core."""
 FREE = {"pipeline", "cli", "__init__", "__main__"}

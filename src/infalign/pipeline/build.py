@@ -6,10 +6,9 @@ Everything heavy is imported where it is made, so that validating an experiment 
 import dataclasses
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infalign.config import Experiment, members
+from infalign.config import Experiment
 from infalign.config import experiment as sections
 from infalign.config import solvers as solver_sections
 from infalign.prompts import Prompt, load_prompts, render_prompts, split_prompts
@@ -112,28 +111,10 @@ def _embedded_model() -> str:
 
 def reward_of(section: Any) -> Reward:
     """A reward the experiment names."""
-    if isinstance(section, members.EmbeddedReward):
-        from infalign import rewards
+    from infalign.rewards.names import reward_from_name
 
-        makers = {
-            "training": rewards.training_reward,
-            "gold": rewards.gold_reward,
-            "vader": rewards.VaderReward,
-        }
-        return makers[section.name]()
-    if isinstance(section, members.CallableReward):
-        from infalign.rewards.function import FunctionReward
-
-        _see_current_folder()
-        return FunctionReward(section.function, section.name)
-    from infalign.rewards.classifier import ClassifierReward
-
-    return ClassifierReward.from_pretrained(
-        section.model,
-        name=section.name or Path(section.model).name,
-        label=section.label,
-        batch_size=section.batch_size,
-    )
+    _see_current_folder()
+    return reward_from_name(**vars(section))
 
 
 def _see_current_folder() -> None:

@@ -3,12 +3,14 @@
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from infalign.rewards.scoring import Progress
+
+if TYPE_CHECKING:  # engines ask a function where nothing but numpy is installed
+    from jaxtyping import Float
 
 __all__ = ["FunctionReward"]
 
@@ -48,7 +50,7 @@ class FunctionReward:
         prompts: Sequence[str],
         responses: Sequence[Sequence[str]],
         progress: Progress | None = None,
-    ) -> Float[np.ndarray, "P K"]:
+    ) -> "Float[np.ndarray, 'P K']":
         """Rewards of K responses to each of P prompts.
 
         Raises:

@@ -6,9 +6,12 @@ a function of a list of (prompt, response) pairs; what wraps it sees each pair o
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+
+if TYPE_CHECKING:  # see `function`
+    from jaxtyping import Float
 
 __all__ = ["Pair", "PairScores", "Progress"]
 
@@ -41,7 +44,7 @@ class PairScores:
         prompts: Sequence[str],
         responses: Sequence[Sequence[str]],
         progress: Progress | None = None,
-    ) -> Float[np.ndarray, "P K"]:
+    ) -> "Float[np.ndarray, 'P K']":
         """Rewards of K responses to each of P prompts.
 
         Raises:

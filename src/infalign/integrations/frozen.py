@@ -1,0 +1,234 @@
+"""A calibrated, transformed reward frozen in a folder, for engines that train elsewhere.
+
+Engines pin versions that exclude each other, so what crosses over is a folder of numbers and this
+module, which needs numpy and pyarrow and nothing else. At finite K the whole reward is the K sorted
+reference rewards of each prompt and a table of K + 1 training rewards, one per rank. The arrays are
+memory-mapped: the ranks of one machine share them, and opening costs the same at any size.
+
+`frozen.json` says what it was made from and carries the digests of the other files, so that half a
+copy is noticed when an engine starts, not when its curves look odd.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import pyarrow as pa
+
+from infalign.quantile.ranks import count_ranks, posterior_means, quantiles
+
+__all__ = ["Calibrated", "FrozenReward", "RewardFunction"]
+
+FORMAT = 1
+FACTS = "frozen.json"
+REWARDS, MEANS, IDS = "reference_rewards.npy", "rank_means.npy", "prompt_ids.npy"
+PROMPTS = "prompts.arrow"
+NEEDED = ("k", "beta", "reward", "transform", "procedure", "policy", "sampling", "end_marks")
+"""Facts that must be given; see :func:`infalign.integrations.freezing.freeze`."""
+
+RewardFunction = Callable[[Sequence[str], Sequence[Sequence[str]]], Any]
+"""(P prompts, P lists of K responses) → P × K numbers, higher better."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """M responses, one each to M prompts."""
+
+    training_rewards: np.ndarray
+    """Φ̄ of the rank: what the engine maximises. Dimensionless, float64."""
+    rewards: np.ndarray
+    """r, the reward's own unit."""
+    quantiles: np.ndarray
+    """u in [0, 1], ties half."""
+
+
+@final
+class FrozenReward:
+    """(prompt id, response) → training reward, from a folder of `freezing.freeze`."""
+
+    def __init__(self, folder: Path, facts: dict[str, Any], reward: RewardFunction | None) -> None:
+        """Map the arrays; use :meth:`load` instead."""
+        self.folder, self.facts = folder, facts
+        self._given = reward
+        self.reference_rewards = np.load(folder / REWARDS, mmap_mode="r")
+        self._ids = np.load(folder / IDS, mmap_mode="r")
+        self._means = np.load(folder / MEANS)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, reward: RewardFunction | None = None, *, verify: bool = True
+    ) -> "FrozenReward":
+        """The reward frozen in a folder.
+
+        Args:
+            folder: written by `freezing.freeze`, say through `infalign export`.
+            reward: asked instead of the recorded one; it must be the same reward.
+            verify: read all bytes once and compare them with their digests.
+
+        Raises:
+            FileNotFoundError: there is no frozen reward.
+            ValueError: it is damaged, incomplete, or of a later format.
+        """
+        folder = Path(folder).absolute()
+        facts = read_facts(folder)
+        for name, digest in facts["files"].items():
+            if not (folder / name).exists():
+                raise ValueError(f"{folder} lacks {name}; copy or export the whole folder again.")
+            if verify and digest_of(folder / name) != digest:
+                raise ValueError(
+                    f"{folder / name} is not the file that was written (its digest differs). Copy "
+                    "or export the folder again."
+                )
+        return cls(folder, facts, reward)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_loaded, (str(self.folder), self._given))
+
+    @property
+    def k(self) -> int:
+        """Reference rewards per prompt."""
+        return self.reference_rewards.shape[1]
+
+    @property
+    def beta(self) -> float:
+        """KL coefficient, in training reward per nat."""
+        return self.facts["beta"]
+
+    @property
+    def name(self) -> str:
+        """The reward's name."""
+        return self.facts["reward"]["name"]
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        """Ids of all prompts, sorted."""
+        return [prompt_id.decode() for prompt_id in self._ids.tolist()]
+
+    @cached_property
+    def reward(self) -> RewardFunction:
+        """What scores a text: the one given, or the one recorded.
+
+        Raises:
+            ImportError: the recorded one needs a package that is not installed.
+            ValueError: it cannot be made from its record.
+        """
+        if self._given is not None:
+            return self._given
+        section = self.facts["reward"].get("section")
+        if section is None:
+            raise ValueError(
+                f"{self.folder} records reward {self.name!r} by its name alone; pass it: "
+                "load(folder, reward=function)."
+            )
+        from infalign.rewards.names import reward_from_name
+
+        return reward_from_name(**section)
+
+    def rows_of(self, prompt_ids: Sequence[str]) -> np.ndarray:
+        """Row of each prompt.
+
+        Raises:
+            ValueError: naming a prompt that has no reference rewards.
+        """
+        wanted = np.array([prompt_id.encode() for prompt_id in prompt_ids], dtype=bytes)
+        if not len(wanted):
+            return np.empty(0, dtype=np.intp)
+        rows = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
+        unknown = np.flatnonzero(self._ids[rows] != wanted)
+        if len(unknown):
+            raise ValueError(
+                f"prompt {prompt_ids[unknown[0]]!r} has no reference rewards in {self.folder} "
+                f"({len(unknown)} of {len(wanted)} are unknown; {len(self._ids)} are known). A "
+                "reward is calibrated against the reference's on the same prompt: train on the "
+                "prompts that were exported, by their prompt_id."
+            )
+        return rows
+
+    def prompts_of(self, prompt_ids: Sequence[str]) -> list[str]:
+        """The prompts' texts, as the reward was asked with them."""
+        return self._texts.take(pa.array(self.rows_of(prompt_ids))).to_pylist()
+
+    def text_of(self, completion: str) -> str:
+        """What the reward sees of a completion: up to the first end mark or stop string."""
+        for mark in (*self.facts["end_marks"], *self.facts["sampling"]["stop"]):
+            place = completion.find(mark)
+            completion = completion if place < 0 else completion[:place]
+        return completion
+
+    def calibrate(self, prompt_ids: Sequence[str], rewards: Any) -> Calibrated:
+        """Training rewards of M rewards, one for each of M prompt ids.
+
+        Raises:
+            ValueError: an unknown prompt, another number of rewards, or one that is not finite.
+        """
+        values = np.asarray(rewards, dtype=np.float64).reshape(-1)
+        if len(values) != len(prompt_ids):
+            raise ValueError(f"{len(values)} rewards came with {len(prompt_ids)} prompt ids.")
+        if not np.isfinite(values).all():
+            bad = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise ValueError(
+                f"reward {self.name!r} is {values[bad]} for a response to prompt "
+                f"{prompt_ids[bad]!r}; a training reward must be finite. Repair the reward."
+            )
+        rows = self.rows_of(prompt_ids)
+        below, ties = (
+            part[:, 0] for part in count_ranks(self.reference_rewards, rows, values[:, None])
+        )
+        training = posterior_means(self._means, below, ties)
+        return Calibrated(training, values, quantiles(below, ties, self.k))
+
+    def score(self, prompt_ids: Sequence[str], completions: Sequence[str]) -> Calibrated:
+        """Training rewards of M completions, one to each of M prompts, in one call of the reward.
+
+        Raises:
+            ValueError: as :meth:`calibrate`, or a reward that returns another shape.
+        """
+        texts = [[self.text_of(completion)] for completion in completions]
+        rewards = np.asarray(self.reward(self.prompts_of(prompt_ids), texts), dtype=np.float64)
+        if rewards.shape != (len(prompt_ids), 1):
+            raise ValueError(
+                f"reward {self.name!r} returned shape {rewards.shape} for {len(prompt_ids)} "
+                f"prompts with one response each; shape {(len(prompt_ids), 1)} is needed."
+            )
+        return self.calibrate(prompt_ids, rewards)
+
+    @cached_property
+    def _texts(self) -> pa.ChunkedArray:
+        return pa.ipc.open_file(pa.memory_map(str(self.folder / PROMPTS))).read_all()["prompt"]
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What `frozen.json` says, checked to be whole."""
+    file = folder / FACTS
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{folder} holds no frozen reward: it has no {FACTS}. Make one: `infalign export`."
+        )
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        lacking = {"format", "files", *NEEDED} - facts.keys()
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged ({error!r}). Export the reward again.") from error
+    if lacking:
+        raise ValueError(f"{file} is damaged: it lacks {sorted(lacking)}. Export it again.")
+    if facts["format"] != FORMAT:
+        raise ValueError(
+            f"{file} says format {facts['format']}; this version reads format {FORMAT}. Use the "
+            "version of infalign that wrote it, or export again."
+        )
+    return facts
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def _loaded(folder: str, reward: RewardFunction | None) -> FrozenReward:
+    return FrozenReward.load(folder, reward, verify=False)
