@@ -45,7 +45,7 @@ def freeze(
         facts: JSON-able: `k`, `beta`, `transform`, `procedure`, `policy`; `reward` with its `name`
             and, to be made again where it is asked, its `section` of an experiment file;
             `sampling` with `temperature`, `max_new_tokens` and `stop`; `end_marks`, the special
-            tokens that end a text.
+            tokens that end a response; optionally `special_tokens`, which no reader sees.
 
     Raises:
         ValueError: shapes that do not fit, a fact that lacks, or a folder that holds another one.

@@ -154,11 +154,16 @@ class FrozenReward:
         return self._texts.take(pa.array(self.rows_of(prompt_ids))).to_pylist()
 
     def text_of(self, completion: str) -> str:
-        """What the reward sees of a completion: up to the first end mark or stop string."""
-        for mark in (*self.facts["end_marks"], *self.facts["sampling"]["stop"]):
-            place = completion.find(mark)
-            completion = completion if place < 0 else completion[:place]
-        return completion
+        """What the reward sees of a completion: up to the first end mark or stop string.
+
+        Engines hand over the text with special tokens or without; rewards never see them. A stop
+        string of several characters that no single token holds is cut here too, though the
+        reference would have gone on: give stop strings that are one token.
+        """
+        text = _until(completion, self.facts["end_marks"])
+        for token in self.facts.get("special_tokens", ()):
+            text = text.replace(token, "")
+        return _until(text, self.facts["sampling"]["stop"])
 
     def calibrate(self, prompt_ids: Sequence[str], rewards: Any) -> Calibrated:
         """Training rewards of M rewards, one for each of M prompt ids.
@@ -200,6 +205,11 @@ class FrozenReward:
     @cached_property
     def _texts(self) -> pa.ChunkedArray:
         return pa.ipc.open_file(pa.memory_map(str(self.folder / PROMPTS))).read_all()["prompt"]
+
+
+def _until(text: str, marks: Sequence[str]) -> str:
+    places = [place for mark in marks if (place := text.find(mark)) >= 0]
+    return text[: min(places)] if places else text
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

@@ -124,6 +124,17 @@ class TextCodec:
         cuts = [place for stop in self.stop if (place := text.find(stop, before)) >= 0]
         return text[: min(cuts)] if cuts else text
 
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Texts of the tokens no reader sees, sorted."""
+        return self._special
+
+    @property
+    def end_marks(self) -> tuple[str, ...]:
+        """Those of them that end a response."""
+        ends = {self.tokenizer.convert_ids_to_tokens(i) for i in self.stop_ids & self._special_ids}
+        return tuple(sorted(ends))
+
     def _decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
