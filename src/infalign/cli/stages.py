@@ -2,18 +2,14 @@
 
 import importlib.util
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infalign.cli.changes import experiment_from
-from infalign.cli.console import Terminal, print_result
-from infalign.cli.failing import explained, is_debug, kept
-from infalign.cli.quiet import note_warnings
+from infalign.cli.console import print_result
+from infalign.cli.failing import explained, kept
+from infalign.cli.opening import Changes, File, Output, opened_study, pipeline_module, terminal
 
 if TYPE_CHECKING:
     from infalign.decoding import Decoded
@@ -31,22 +27,6 @@ __all__ = [
     "train",
 ]
 
-File = Annotated[
-    Path,
-    typer.Argument(metavar="EXPERIMENT", help="The experiment file; `infalign init` writes one."),
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a value of the file, e.g. training.kl=0.5; may be repeated.",
-    ),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="FOLDER", help="Write here, whatever the file says."),
-]
 Policies = Annotated[
     list[str] | None,
     typer.Option(
@@ -79,7 +59,7 @@ goes on. The path of the report is the last line of the output.
       [cyan]infalign run experiment.yaml --set training.kl=0.5 --output runs/kl-0.5[/]
     """
     _require_report_extra()
-    with _study(file, changes, output) as (study, pipeline):
+    with opened_study(file, changes, output) as (study, pipeline):
         pipeline.rollout(study)
         pipeline.reward(study)
         pipeline.calibrate(study)
@@ -114,8 +94,8 @@ predicted curve. Act two: free text. Both end in one report.
     acts = tuple(act or ("one", "two"))
     if unknown := [name for name in acts if name not in ("one", "two")]:
         raise ValueError(f"--act {unknown[0]}: there are acts 'one' and 'two'.")
-    with kept(output), _terminal() as show:
-        pipeline = _pipeline()
+    with kept(output), terminal() as show:
+        pipeline = pipeline_module()
         _show_report(pipeline.demo(output, show, seed=seed, acts=acts, smoke=smoke))
 
 
@@ -130,7 +110,7 @@ duckdb or datasets. Responses that are there already are not sampled again.
       [cyan]infalign rollout experiment.yaml[/]
       [cyan]infalign rollout experiment.yaml --set rollouts.k=64[/]
     """
-    with _study(file, changes, output) as (study, pipeline):
+    with opened_study(file, changes, output) as (study, pipeline):
         pipeline.rollout(study)
         _show_folder(study)
 
@@ -145,7 +125,7 @@ of those before it.
     Examples:
       [cyan]infalign reward experiment.yaml[/]
     """
-    with _study(file, changes, output) as (study, pipeline):
+    with opened_study(file, changes, output) as (study, pipeline):
         pipeline.reward(study)
         _show_folder(study)
 
@@ -159,7 +139,7 @@ def calibrate(file: File, changes: Changes = None, output: Output = None) -> Non
     Examples:
       [cyan]infalign calibrate experiment.yaml[/]
     """
-    with _study(file, changes, output) as (study, pipeline):
+    with opened_study(file, changes, output) as (study, pipeline):
         pipeline.calibrate(study)
 
 
@@ -175,7 +155,7 @@ def train(
       [cyan]infalign train experiment.yaml[/]
       [cyan]infalign train experiment.yaml --policy infalign[/]      without the baselines
     """
-    with _study(file, changes, output) as (study, pipeline):
+    with opened_study(file, changes, output) as (study, pipeline):
         pipeline.train(study, policy or None)
         _show_folder(study)
 
@@ -201,7 +181,7 @@ answer and the candidates are written to standard output.
       [cyan]infalign decode experiment.yaml > answers.jsonl[/]
       [cyan]infalign decode experiment.yaml --policy reference[/]
     """
-    with _study(file, changes, output) as (study, pipeline):
+    with opened_study(file, changes, output) as (study, pipeline):
         texts = {prompt.id: prompt.text for prompt in study.prompts["held-out"]}
         for decoded in pipeline.decode(study, policy):
             print_result(json.dumps(_record(decoded, texts), ensure_ascii=False))
@@ -220,7 +200,7 @@ by judges that nothing was trained on. What is not trained yet is trained first.
       [cyan]infalign evaluate experiment.yaml[/]
       [cyan]infalign evaluate experiment.yaml --policy infalign --policy raw[/]
     """
-    with _study(file, changes, output) as (study, pipeline):
+    with opened_study(file, changes, output) as (study, pipeline):
         pipeline.evaluate(study, policy or None)
         _show_folder(study)
 
@@ -234,41 +214,8 @@ def report(file: File, changes: Changes = None, output: Output = None) -> None:
     Examples:
       [cyan]infalign report experiment.yaml[/]
     """
-    with _study(file, changes, output) as (study, pipeline):
+    with opened_study(file, changes, output) as (study, pipeline):
         _show_report(pipeline.report(study))
-
-
-@contextmanager
-def _study(
-    file: Path, changes: list[str] | None, output: Path | None
-) -> Iterator[tuple["Study", Any]]:
-    """The checked study and the pipeline, for the block that works on them."""
-    experiment = experiment_from(file, changes or (), output)
-    with kept(experiment.output), _terminal() as show:
-        pipeline = _pipeline()
-        yield pipeline.open_study(experiment, show), pipeline
-
-
-@contextmanager
-def _terminal() -> Iterator[Terminal]:
-    """Where the pipeline shows itself, with the warnings of the block as notes."""
-    terminal = Terminal()
-    if not is_debug():
-        note_warnings(terminal.note)
-    try:
-        yield terminal
-    finally:
-        terminal.close()
-
-
-def _pipeline() -> Any:
-    """The pipeline, loaded when it is needed: it brings torch."""
-    here = str(Path.cwd())
-    if here not in sys.path:  # a reward `my_rewards:f` lies beside the experiment, usually
-        sys.path.insert(0, here)
-    from infalign import pipeline
-
-    return pipeline
 
 
 def _show_report(path: Path) -> None:
