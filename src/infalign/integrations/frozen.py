@@ -151,7 +151,7 @@ class FrozenReward:
 
     def prompts_of(self, prompt_ids: Sequence[str]) -> list[str]:
         """The prompts' texts, as the reward was asked with them."""
-        return self._texts.take(pa.array(self.rows_of(prompt_ids))).to_pylist()
+        return self._texts_at(self.rows_of(prompt_ids))
 
     def text_of(self, completion: str) -> str:
         """What the reward sees of a completion: up to the first end mark or stop string.
@@ -174,18 +174,7 @@ class FrozenReward:
         values = np.asarray(rewards, dtype=np.float64).reshape(-1)
         if len(values) != len(prompt_ids):
             raise ValueError(f"{len(values)} rewards came with {len(prompt_ids)} prompt ids.")
-        if not np.isfinite(values).all():
-            bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(
-                f"reward {self.name!r} is {values[bad]} for a response to prompt "
-                f"{prompt_ids[bad]!r}; a training reward must be finite. Repair the reward."
-            )
-        rows = self.rows_of(prompt_ids)
-        below, ties = (
-            part[:, 0] for part in count_ranks(self.reference_rewards, rows, values[:, None])
-        )
-        training = posterior_means(self._means, below, ties)
-        return Calibrated(training, values, quantiles(below, ties, self.k))
+        return self._calibrated(prompt_ids, self.rows_of(prompt_ids), values)
 
     def score(self, prompt_ids: Sequence[str], completions: Sequence[str]) -> Calibrated:
         """Training rewards of M completions, one to each of M prompts, in one call of the reward.
@@ -193,14 +182,32 @@ class FrozenReward:
         Raises:
             ValueError: as :meth:`calibrate`, or a reward that returns another shape.
         """
+        rows = self.rows_of(prompt_ids)
         texts = [[self.text_of(completion)] for completion in completions]
-        rewards = np.asarray(self.reward(self.prompts_of(prompt_ids), texts), dtype=np.float64)
-        if rewards.shape != (len(prompt_ids), 1):
+        rewards = np.asarray(self.reward(self._texts_at(rows), texts), dtype=np.float64)
+        if rewards.shape != (len(rows), 1):
             raise ValueError(
-                f"reward {self.name!r} returned shape {rewards.shape} for {len(prompt_ids)} "
-                f"prompts with one response each; shape {(len(prompt_ids), 1)} is needed."
+                f"reward {self.name!r} returned shape {rewards.shape} for {len(rows)} prompts "
+                f"with one response each; shape {(len(rows), 1)} is needed."
             )
-        return self.calibrate(prompt_ids, rewards)
+        return self._calibrated(prompt_ids, rows, rewards[:, 0])
+
+    def _calibrated(
+        self, prompt_ids: Sequence[str], rows: np.ndarray, rewards: np.ndarray
+    ) -> Calibrated:
+        if not np.isfinite(rewards).all():
+            bad = int(np.flatnonzero(~np.isfinite(rewards))[0])
+            raise ValueError(
+                f"reward {self.name!r} is {rewards[bad]} for a response to prompt "
+                f"{prompt_ids[bad]!r}; a training reward must be finite. Repair the reward."
+            )
+        below, ties = count_ranks(self.reference_rewards, rows, rewards[:, None])
+        below, ties = below[:, 0], ties[:, 0]
+        training = posterior_means(self._means, below, ties)
+        return Calibrated(training, rewards, quantiles(below, ties, self.k))
+
+    def _texts_at(self, rows: np.ndarray) -> list[str]:
+        return self._texts.take(pa.array(rows)).to_pylist()
 
     @cached_property
     def _texts(self) -> pa.ChunkedArray:
