@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, final
 
@@ -55,8 +55,9 @@ class FrozenReward:
         """Map the arrays; use :meth:`load` instead."""
         self.folder, self.facts = folder, facts
         self._given = reward
-        self.reference_rewards = np.load(folder / REWARDS, mmap_mode="r")
-        self._ids = np.load(folder / IDS, mmap_mode="r")
+        # Plain arrays over the mapped bytes: numpy's memmap class makes each small slice slower.
+        self.reference_rewards = np.asarray(np.load(folder / REWARDS, mmap_mode="r"))
+        self._ids = np.asarray(np.load(folder / IDS, mmap_mode="r"))
         self._means = np.load(folder / MEANS)
 
     @classmethod
@@ -182,9 +183,9 @@ class FrozenReward:
         Raises:
             ValueError: as :meth:`calibrate`, or a reward that returns another shape.
         """
-        rows = self.rows_of(prompt_ids)
+        rows, prompts = self._asked(prompt_ids)
         texts = [[self.text_of(completion)] for completion in completions]
-        rewards = np.asarray(self.reward(self._texts_at(rows), texts), dtype=np.float64)
+        rewards = np.asarray(self.reward(prompts, texts), dtype=np.float64)
         if rewards.shape != (len(rows), 1):
             raise ValueError(
                 f"reward {self.name!r} returned shape {rewards.shape} for {len(rows)} prompts "
@@ -205,6 +206,23 @@ class FrozenReward:
         below, ties = below[:, 0], ties[:, 0]
         training = posterior_means(self._means, below, ties)
         return Calibrated(training, rewards, quantiles(below, ties, self.k))
+
+    def _asked(self, prompt_ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """Rows and texts; engines that ask one response at a time repeat the same few prompts."""
+        if len(prompt_ids) != 1:
+            rows = self.rows_of(prompt_ids)
+            return rows, self._texts_at(rows)
+        row, text = self._one(prompt_ids[0])
+        return np.array([row]), [text]
+
+    @cached_property
+    def _one(self) -> Callable[[str], tuple[int, str]]:
+        @lru_cache(maxsize=4096)
+        def row_and_text(prompt_id: str) -> tuple[int, str]:
+            rows = self.rows_of([prompt_id])
+            return int(rows[0]), self._texts_at(rows)[0]
+
+        return row_and_text
 
     def _texts_at(self, rows: np.ndarray) -> list[str]:
         return self._texts.take(pa.array(rows)).to_pylist()
