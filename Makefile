@@ -27,12 +27,20 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
+# Other training engines as released, unpacked without anything they need: the tests run their
+# loaders. One wheel is for one Python; no compiled code of it is used.
+$(VENV)/.released: $(BIN)/python constraints.txt
+	rm -rf $(VENV)/released
+	$(PIP) install --quiet --constraint constraints.txt --target $(VENV)/released --no-deps \
+	  --only-binary :all: --python-version 3.11 --platform manylinux1_x86_64 --platform any verl openrlhf
+	@touch $@
+
 demo: $(VENV)/.demo  ## align a real language model for best-of-4, measure it, write the report
 	$(BIN)/infalign demo --output $(OUTPUT)
 
-install: $(VENV)/.dev  ## everything a developer needs, in .venv
+install: $(VENV)/.dev $(VENV)/.released  ## everything a developer needs, in .venv
 
-test: $(VENV)/.dev  ## all tests, the real embedded model included; those of the page need chromium
+test: $(VENV)/.dev $(VENV)/.released  ## all tests, the real embedded model included; those of the page need chromium
 	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/.dev  ## style, types
