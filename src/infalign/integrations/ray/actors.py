@@ -22,8 +22,6 @@ from infalign.integrations.ray.cluster import Workers, require_ray
 
 __all__ = ["Task", "results"]
 
-TRIES = 4
-"""Processes that may die over one chunk before it is given up."""
 SCHEMA = pa.schema({"index": pa.int64(), "data": pa.large_binary()})
 
 
@@ -39,6 +37,8 @@ class Task:
     """Raises where a worker has made another thing than the rest."""
     work: Callable[[Any, Any], Any]
     """(what was made, a part) → its result."""
+    tries: int = 4
+    """Processes that may die over one part before it is given up."""
 
 
 class Worker:
@@ -61,11 +61,11 @@ class Worker:
 
         try:
             tried: Any = ray.get(self._attempts.begin.remote(index))
-            if tried > TRIES:
+            if tried > self._task.tries:
                 raise ChildProcessError(
-                    f"{TRIES} workers died one after another over the same chunk of "
-                    f"{self._task.name}. Most often that is memory: lower rollouts.chunk, or give "
-                    "a worker more (fewer workers, more of cluster.cpus_per_worker)."
+                    f"{self._task.tries} workers died one after another over the same chunk of "
+                    f"{self._task.name}. Most often that is memory: lower the chunk "
+                    "(rollouts.chunk), or have fewer workers on a machine."
                 )
             return _pickled((self._task_result(pickle.loads(data)), None))
         except Exception as error:

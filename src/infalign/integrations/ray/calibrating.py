@@ -7,8 +7,10 @@ it through a common file system, or receive it once each.
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,7 @@ def calibrate(
     workers: Workers | None = None,
     output: str | Path | None = None,
     ship: bool = False,
+    batch_size: int = ROWS,
 ) -> Any:
     """Rows (prompt_id, reward, …) with ranks, quantile and training reward, bit for bit as here.
 
@@ -91,6 +94,7 @@ def calibrate(
         output: Parquet file to write, by this process, in the order of the rows; whole or absent.
         ship: send the folder's files to each machine, once, instead of reading it there from a
             file system that all share.
+        batch_size: rows calibrated at a time.
 
     Returns:
         A lazy Ray `Dataset`; or, with `output`, its path.
@@ -103,13 +107,16 @@ def calibrate(
     FrozenReward.load(frozen)
     connect("local", workers)
     ray = require_ray()
-    dataset = ray.data.from_arrow(rewards) if isinstance(rewards, pa.Table) else rewards
+    dataset = rewards
+    if isinstance(rewards, pa.Table):
+        starts = range(0, max(1, len(rewards)), batch_size)
+        dataset = ray.data.from_arrow([rewards.slice(start, batch_size) for start in starts])
     _require_columns(dataset.columns() or [])
     folder = Path(frozen).absolute()
     files = {file.name: file.read_bytes() for file in folder.iterdir()} if ship else None
     found = dataset.map_batches(
         Calibrate,
-        batch_size=ROWS,
+        batch_size=batch_size,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers.count),
         num_cpus=workers.cpus,
@@ -154,7 +161,7 @@ def _written(dataset: Any, path: Path) -> Path:
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     writer = None
     try:
-        for batch in dataset.iter_batches(batch_size=ROWS, batch_format="pyarrow"):
+        for batch in _raised_here(dataset.iter_batches(batch_size=ROWS, batch_format="pyarrow")):
             writer = writer or pq.ParquetWriter(unfinished, batch.schema)
             writer.write_table(batch)
         if writer is None:
@@ -167,6 +174,18 @@ def _written(dataset: Any, path: Path) -> Path:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
     return path
+
+
+def _raised_here(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The batches; a worker's refusal without what Ray wraps it in."""
+    ray = require_ray()
+    try:
+        yield from batches
+    except ray.exceptions.RayTaskError as error:
+        said = re.findall(r"^ValueError: (.*)$", str(error), re.MULTILINE)
+        if not said:
+            raise
+        raise ValueError(said[-1]) from error
 
 
 def _unpacked(files: dict[str, bytes]) -> Path:
