@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import numpy as np
 
 from infalign.training import checkpoints
+from infalign.training.processes import refuse_several
 from infalign.training.solver import Callback, Checkpoint, Problem, Row, TrainingResult
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ def descend(
         settings: What identifies the run beside problem and seed: a directory holding a run
             with other settings is refused.
     """
+    refuse_several(str(settings.get("solver", "this solver")))
     seed = int(rng.integers(2**62))
     identity = {**identity_of(problem, seed), **settings}
     run = _Run(descent, module, directory, identity)

@@ -3,6 +3,7 @@
 Loaded only by :mod:`infalign.training.regression`, because it loads torch and transformers.
 """
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,14 @@ import numpy as np
 import torch
 import transformers
 
-from infalign.training import checkpoints
+from infalign.training import checkpoints, processes
+from infalign.training.descent import Descent
 from infalign.training.solver import Callback, Row
 
-__all__ = ["Journal", "LogRatio", "LogRatioTrainer", "collate", "go_on", "rows_of"]
+__all__ = ["InOrder", "Journal", "LogRatio", "LogRatioTrainer", "collate", "go_on", "rows_of"]
+
+
+_WITHIN = "policy_module."
 
 
 class LogRatio(torch.nn.Module):
@@ -39,19 +44,53 @@ class LogRatio(torch.nn.Module):
         return self
 
     def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
-        """Trainable weights only."""
-        return checkpoints.trainable_weights(self.policy_module)
+        """Trainable weights only, by their names in this module."""
+        weights = checkpoints.trainable_weights(self.policy_module)
+        return {_WITHIN + name: weight for name, weight in weights.items()}
 
     def load_state_dict(self, state: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         """Takes them back."""
-        checkpoints.put_weights(self.policy_module, state)
+        own = {name.removeprefix(_WITHIN): weight for name, weight in state.items()}
+        checkpoints.put_weights(self.policy_module, own)
         return torch.nn.modules.module._IncompatibleKeys([], [])
+
+
+class InOrder:
+    """The rows of every step, one step after the other, in the order of :meth:`Descent.batch`.
+
+    Laid out before training, so how many processes read it, and in passes of which size, does not
+    move a prompt into another step.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], descent: Descent, seed: int) -> None:
+        self._rows, self._steps = rows, descent.steps
+        self._batch = functools.lru_cache(maxsize=4)(
+            functools.partial(descent.batch, prompts=len(rows), seed=seed)
+        )
+        self._per_step = len(self._batch(0))
+
+    def __len__(self) -> int:
+        return self._steps * self._per_step
+
+    def __getitem__(self, place: int) -> Mapping[str, Any]:
+        step, within = divmod(place, self._per_step)
+        return self._rows[self._batch(step)[within]]
 
 
 class LogRatioTrainer(transformers.Trainer):
     """Least squares of log(π/π_ref) against its known target."""
 
     loss_is_scaled_for_ga = False
+
+    def get_train_dataloader(self) -> Any:
+        """Passes in the dataset's own order; `prepare` deals them out to the processes in turn."""
+        size = self.args.per_device_train_batch_size
+        loader: Any = torch.utils.data.DataLoader(
+            self.train_dataset,  # pyright: ignore[reportArgumentType]
+            batch_size=size,
+            collate_fn=self.data_collator,
+        )
+        return self.accelerator.prepare(loader)
 
     def compute_loss(
         self,
@@ -77,18 +116,23 @@ def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 class Journal(transformers.TrainerCallback):
-    """Keeps the log, measures now and then, stops at a target KL, marks finished checkpoints."""
+    """Keeps the log, measures now and then, stops at a target KL, marks finished checkpoints.
+
+    Every process has one; only that of the main process measures, writes and calls back.
+    """
 
     def __init__(
         self,
-        directory: Path,
-        measure: Callable[[int], Row] | None,
-        target_kl: float | None,
-        callback: Callback | None,
+        trainer: LogRatioTrainer,
         module: torch.nn.Module,
+        directory: Path,
+        measure: Callable[[int], Row],
+        descent: Descent,
+        callback: Callback | None,
     ) -> None:
-        self.directory, self.measure, self.module = directory, measure, module
-        self.target_kl, self.callback = target_kl, callback
+        self.trainer, self.directory, self.measure = trainer, directory, measure
+        self.module, self.descent, self.callback = module, descent, callback
+        self.is_main = trainer.is_world_process_zero()
         self.stopped = "steps"
 
     def on_train_begin(self, args, state, control, **options):
@@ -106,7 +150,7 @@ class Journal(transformers.TrainerCallback):
                 "train in float32. The last checkpoint is intact."
             )
         self._write(state)
-        if self.callback is not None:
+        if self.callback is not None and self.is_main:
             self.callback(rows_of(state.log_history)[-1])
 
     def on_step_end(self, args, state, control, **options):
@@ -114,20 +158,26 @@ class Journal(transformers.TrainerCallback):
             self._measure(state, control)
 
     def on_save(self, args, state, control, **options):
-        # Written last: a checkpoint folder without this file was interrupted.
+        # Written last, after every process's part: a checkpoint folder without it was interrupted.
+        self.trainer.accelerator.wait_for_everyone()
         weights = checkpoints.trainable_weights(self.module)
-        checkpoints.save(checkpoints.weights_path(self.directory, state.global_step), weights)
+        if self.is_main:
+            checkpoints.save(checkpoints.weights_path(self.directory, state.global_step), weights)
 
     def _measure(self, state, control) -> None:
-        row = self.measure(state.global_step) if self.measure is not None else {}
-        if row:
-            state.log_history.append({**row, "step": state.global_step, "measured": True})
+        if not self.descent.measures_at(state.global_step):
+            return
+        # Measured once and told to all, so that all stop or none: a hair's breadth of difference
+        # between processes would leave some waiting for ever.
+        row = processes.same_everywhere(self.measure(state.global_step) if self.is_main else None)
+        state.log_history.append({**row, "step": state.global_step, "measured": True})
         if self._reached(row):
             self.stopped = "target_kl"
             control.should_training_stop = control.should_save = True
 
     def _reached(self, row: Mapping[str, Any]) -> bool:
-        return self.target_kl is not None and row.get("kl", -math.inf) >= self.target_kl
+        target = self.descent.target_kl
+        return target is not None and row.get("kl", -math.inf) >= target
 
     def is_over(self, state: transformers.TrainerState, steps: int) -> bool:
         """Whether a run in this state has nothing left to do."""
@@ -136,6 +186,8 @@ class Journal(transformers.TrainerCallback):
         return self.stopped == "target_kl" or state.global_step >= steps
 
     def _write(self, state) -> None:
+        if not self.is_main:
+            return
         lines = "".join(json.dumps(row) + "\n" for row in rows_of(state.log_history))
         (self.directory / "log.jsonl").write_text(lines, encoding="utf-8")
 

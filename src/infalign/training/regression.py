@@ -2,8 +2,9 @@
 
 At the optimum log(π/π_ref) = Φ/β − log Z for every response, and log Z is known. So each stored
 rollout is a regression target by itself: no pairs, no baseline, no sampling. Everything that makes
-training run elsewhere (accelerate, FSDP, mixed precision, logging back ends) is the Trainer's;
-only its loss and its collator are ours.
+training run elsewhere (accelerate, DDP, FSDP, DeepSpeed) is the Trainer's; its loss, its collator
+and the order of its data are ours. That order is :meth:`Descent.batch`'s whatever the number of
+processes, so several processes take the steps that one would take.
 """
 
 import contextlib
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from infalign.training import checkpoints
+from infalign.rollouts.shards import write_atomically
+from infalign.training import checkpoints, processes
 from infalign.training.descent import Descent, identifying, identity_of
 from infalign.training.fit import stored_log_prob
 from infalign.training.measure import measured_row
@@ -51,6 +53,10 @@ class Regression(Solver):
     The log's `loss` is the mean squared distance from the target in nats²; `kl`, `gap` and
     `win_rate` appear where the policy is measured (`descent.measure_every`).
 
+    Under `accelerate launch` several processes share out the prompts of every step: the same steps
+    in the same order, so the weights of one process up to rounding. The main process alone
+    measures, logs, calls the callback and writes; `directory` must be one that all of them see.
+
     Reference: the pointwise loss of "Quantile Reward Policy Optimization" (arXiv:2507.08068), with
     the finite-K log Z in place of its continuous one.
     """
@@ -71,24 +77,30 @@ class Regression(Solver):
     ) -> TrainingResult:
         self.descent.refuse_blind_stop()
         checkpoints.trainable_weights(policy.module)  # refuse a frozen policy before any work
+        crew = processes.joined(cpu=_is_on_cpu(policy))
         rows = regression_rows(problem)
-        seed = int(rng.integers(2**31))
+        seed = processes.same_everywhere(int(rng.integers(2**31)))
         with contextlib.ExitStack() as stack:
             stack.enter_context(_undisturbed_generators())
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
-            where = Path(scratch) if directory is None else directory
-            self._claim(where, identity_of(problem, seed))
+            where = Path(processes.same_everywhere(scratch)) if directory is None else directory
+            self._claim(where, identity_of(problem, seed), writes=crew.is_main_process)
             result = self._run(policy, problem, rows, where, callback, seed)
+            crew.wait_for_everyone()  # before the main process clears its scratch folder
         return result if directory is not None else dataclasses.replace(result, checkpoints=())
 
-    def _claim(self, directory: Path, identity: dict[str, Any]) -> None:
+    def _claim(self, directory: Path, identity: dict[str, Any], *, writes: bool) -> None:
         """Names the run in its directory, or refuses the directory of another run."""
         identity = {**identity, "solver": "regression", **identifying(self)}
-        directory.mkdir(parents=True, exist_ok=True)
+        text = checkpoints.identity_text(identity)
+        main = processes.same_everywhere(text)
+        checkpoints.refuse_other_run(directory, main, identity)  # another process's problem
         name = directory / "run.json"
         if name.exists():
             checkpoints.refuse_other_run(directory, name.read_text("utf-8"), identity)
-        name.write_text(checkpoints.identity_text(identity), encoding="utf-8")
+        if writes:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_atomically(name, text.encode(), directory)
 
     def _run(
         self,
@@ -106,22 +118,20 @@ class Regression(Solver):
         descent, began = self.descent, time.monotonic()
 
         def measure(step: int) -> Row:
-            if not descent.measures_at(step):
-                return {}
             batch = problem.select(descent.batch(step, len(problem.prompts), seed))
             step_rng = np.random.default_rng([seed, 0, step])
             return measured_row(policy, batch, descent.measure_k, step_rng)
 
-        journal = ours.Journal(directory, measure, descent.target_kl, callback, policy.module)
         trainer = ours.LogRatioTrainer(
             model=ours.LogRatio(policy),
             args=self._arguments(policy, directory, len(rows), seed),
             data_collator=ours.collate,
-            train_dataset=rows,  # pyright: ignore[reportArgumentType]  a list has all it needs
-            callbacks=[journal],
+            train_dataset=ours.InOrder(rows, descent, seed),  # pyright: ignore[reportArgumentType]
         )
+        journal = ours.Journal(trainer, policy.module, directory, measure, descent, callback)
+        trainer.add_callback(journal)
         trainer.remove_callback(transformers.PrinterCallback)  # stdout is for results
-        ours.go_on(trainer, journal, _last_checkpoint(directory))
+        ours.go_on(trainer, journal, processes.same_everywhere(_last_checkpoint(directory)))
         return TrainingResult(
             ours.rows_of(trainer.state.log_history),
             trainer.state.global_step,
@@ -137,9 +147,7 @@ class Regression(Solver):
 
         descent = self.descent
         per_step = min(descent.prompts_per_step or prompts, prompts)
-        # The largest pass that divides the step: passes of unequal size would weigh prompts apart.
-        fitting = min(self.prompts_per_pass, per_step)
-        per_pass = next(size for size in range(fitting, 0, -1) if per_step % size == 0)
+        per_pass, passes = processes.shares(per_step, self.prompts_per_pass, processes.started())
         warm = "constant_with_warmup" if descent.warmup else "constant"
         return transformers.TrainingArguments(
             output_dir=str(directory),
@@ -152,7 +160,7 @@ class Regression(Solver):
             adam_beta2=descent.betas[1],
             max_grad_norm=descent.max_gradient_norm or float("inf"),
             per_device_train_batch_size=per_pass,
-            gradient_accumulation_steps=per_step // per_pass,
+            gradient_accumulation_steps=passes,
             save_strategy="steps",
             save_steps=descent.checkpoint_every or max(descent.steps, 1),
             save_total_limit=2,  # to resume from; all weights-*.pt stay
@@ -165,7 +173,7 @@ class Regression(Solver):
             label_names=["wanted"],
             dataloader_pin_memory=False,
             seed=seed,
-            use_cpu=next(policy.module.parameters()).device.type == "cpu",
+            use_cpu=_is_on_cpu(policy),
         )
 
 
@@ -184,6 +192,10 @@ def regression_rows(problem: Problem) -> list[dict[str, Any]]:
         {"prompt": text, "responses": list(responses), "wanted": row}
         for text, responses, row in zip(problem.texts, stored, wanted, strict=True)
     ]
+
+
+def _is_on_cpu(policy: TrainablePolicy) -> bool:
+    return next(policy.module.parameters()).device.type == "cpu"
 
 
 def _kept(directory: Path) -> tuple[Checkpoint, ...]:

@@ -1,0 +1,158 @@
+"""What several processes do in `test_processes`; also run by one process, to compare with.
+
+    accelerate launch … many.py MODEL FOLDER all|killed
+
+Every process leaves what it saw in FOLDER/rank-R.pt.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from infalign.policies import CausalLM, LoRA
+from infalign.prompts import Prompt
+from infalign.protocols import Sampling
+from infalign.quantile.calibration import EmpiricalCalibration
+from infalign.quantile.transforms import Exponential
+from infalign.training import CalibratedReward, Descent, Problem, Regression
+from infalign.training.log_ratio_trainer import LogRatioTrainer
+
+WORDS = ["tender", "lazy", "lush", "cliche", "story", "cast", "film", "excuse", "touching", "in"]
+K = 4
+# 10 prompts, 4 a step: steps cross the borders of epochs.
+STEPS = Descent(6, 0.003, prompts_per_step=4, checkpoint_every=2, max_gradient_norm=1.0)
+STOPPING = Descent(
+    40, 0.003, prompts_per_step=4, target_kl=0.1, measure_every=2, measure_k=8, checkpoint_every=40
+)
+SOLVERS = {
+    "accumulated": Regression(STEPS, prompts_per_pass=1),
+    "at once": Regression(STEPS, prompts_per_pass=8),
+    "stopped": Regression(STOPPING),
+}
+
+
+class Vowels:
+    """A reward with a little noise of the text alone, so that ties are rare."""
+
+    name = "vowels"
+
+    def __call__(self, prompts, responses):
+        return np.array(
+            [
+                [sum(c in "aeiou" for c in text) + 0.01 * (hash_of(text) % 97) for text in row]
+                for row in responses
+            ]
+        )
+
+
+def hash_of(text):
+    return sum((place + 1) * ord(c) for place, c in enumerate(text))
+
+
+def policy_of(model):
+    """The tiny model of the tests, from its folder, with an adapter."""
+    sampling = Sampling(temperature=0.8, max_new_tokens=4, stop=('"',))
+    return CausalLM.from_pretrained(model, sampling, lora=LoRA(rank=4), dtype="float32")
+
+
+def problem_of(policy, beta=0.5):
+    prompts = [Prompt(f"id{place}", f"it is a {word}") for place, word in enumerate(WORDS)]
+    texts = [prompt.text for prompt in prompts]
+    rollouts = policy.sample(texts, K, np.random.default_rng(0))
+    rewards = Vowels()(texts, [[response.text for response in row] for row in rollouts])
+    calibration = EmpiricalCalibration(tuple(prompt.id for prompt in prompts), rewards)
+    calibrated = CalibratedReward(Vowels(), calibration, Exponential(5.0))
+    return Problem(prompts, calibrated, beta, rollouts)
+
+
+def weights_of(policy):
+    found = policy.module.named_parameters()
+    return {name: p.detach().clone() for name, p in found if p.requires_grad}
+
+
+def trained(model, solver, directory=None, callback=None, policy=None):
+    """The result, and the weights it ended with."""
+    policy = policy or policy_of(model)
+    result = solver.train(
+        policy,
+        problem_of(policy_of(model)),
+        directory=directory,
+        callback=callback,
+        rng=np.random.default_rng(1),
+    )
+    return result, weights_of(policy)
+
+
+def everything(model, folder):
+    """All that is asked of several processes, in one launch."""
+    seen = {}
+    for name, solver in SOLVERS.items():
+        called = []
+        result, weights = trained(model, solver, folder / name, lambda row: called.append(row))  # noqa: B023
+        seen[name] = {
+            "weights": weights,
+            "rows": result.rows,
+            "steps": result.steps,
+            "stopped": result.stopped,
+            "kept": [point.step for point in result.checkpoints],
+            "called": [row["step"] for row in called],
+        }
+    seen["resumed"] = {"weights": trained(model, SOLVERS["accumulated"], folder / "killed")[1]}
+    seen["nowhere"] = {"weights": trained(model, SOLVERS["at once"])[1]}
+    seen["duplicated"] = {"weights": duplicated(model)}
+    try:
+        trained(model, Regression(Descent(2, 0.01, prompts_per_step=3)))
+    except ValueError as error:
+        seen["refused"] = str(error)
+    return seen
+
+
+def duplicated(model):
+    """Negative control: every process works on the same prompts, none is dealt out."""
+    dealt = LogRatioTrainer.get_train_dataloader
+
+    def undealt(self):
+        return torch.utils.data.DataLoader(
+            self.train_dataset,
+            batch_size=self.args.per_device_train_batch_size,
+            collate_fn=self.data_collator,
+        )
+
+    LogRatioTrainer.get_train_dataloader = undealt
+    try:
+        return trained(model, SOLVERS["at once"])[1]
+    finally:
+        LogRatioTrainer.get_train_dataloader = dealt
+
+
+def killed(model, folder):
+    """The second process is killed without a word in the middle of step 4."""
+    policy = policy_of(model)
+    score, calls = policy.differentiable_log_prob, []
+
+    def dying(*given):
+        calls.append(given)
+        if os.environ["RANK"] == "1" and len(calls) == 9:  # two passes a step
+            os.kill(os.getpid(), signal.SIGKILL)
+        return score(*given)
+
+    policy.differentiable_log_prob = dying
+    trained(model, SOLVERS["accumulated"], folder / "killed", policy=policy)
+
+
+def main(model, folder, what):
+    torch.set_num_threads(1)
+    if what == "killed":
+        return killed(model, Path(folder))
+    seen = everything(model, Path(folder))
+    torch.save(seen, Path(folder) / f"rank-{os.environ['RANK']}.pt")
+    torch.distributed.destroy_process_group()
+    return None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
