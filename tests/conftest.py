@@ -4,10 +4,15 @@ Its vocabulary of a few hundred tokens and float32 weights make enumeration and 
 possible; nothing is fetched.
 """
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from infalign.protocols import Sampling
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `tests/servers.py`
 
 TEXT = [
     "a tender and touching story with an incredible cast.",
@@ -110,3 +115,19 @@ def shake():
                 parameter.data.copy_(torch.from_numpy(values))
 
     return move
+
+
+@pytest.fixture(scope="session")
+def served(tiny_llama, tokenizer, tmp_path_factory):
+    """A real server of the tiny Llama; it may be killed, and is started again where it is gone."""
+    pytest.importorskip("openai")
+    from servers import Served
+
+    folder = tmp_path_factory.mktemp("served") / "tiny"
+    tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    server = Served(folder)
+    server.start()
+    server.wait()
+    yield server
+    server.kill()

@@ -31,6 +31,8 @@ _EXTRAS = {
     **dict.fromkeys(("tokenizers", "torch", "transformers", "vaderSentiment"), "lm"),
     **dict.fromkeys(("jinja2", "matplotlib"), "report"),
     "trl": "trl",
+    "openai": "server",
+    "vllm": "vllm",
 }
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOCKED = {errno.EACCES, errno.EPERM, errno.EROFS}

@@ -2,7 +2,9 @@
 
 :class:`TabularPolicy` is the ground truth: finitely many responses, everything exact.
 :class:`CausalLM` is a Hugging Face model; :class:`ChoiceLM` restricts one to answers of a single
-token, where a real language model becomes enumerable too. Importing this package loads no torch.
+token, where a real language model becomes enumerable too. :class:`OpenAIServer` asks a server and
+:class:`VLLM` runs an engine in this process: both only sample. Importing this package loads no
+torch.
 """
 
 import importlib
@@ -12,16 +14,26 @@ if TYPE_CHECKING:
     from infalign.policies.causal_lm import CausalLM
     from infalign.policies.choice_lm import ChoiceLM
     from infalign.policies.loading import LoRA
+    from infalign.policies.openai_server import OpenAIServer
     from infalign.policies.scoring import Scores
     from infalign.policies.softmax_table import SoftmaxTable
     from infalign.policies.tabular import TabularPolicy
 
-__all__ = ["CausalLM", "ChoiceLM", "LoRA", "Scores", "SoftmaxTable", "TabularPolicy"]
+__all__ = [
+    "CausalLM",
+    "ChoiceLM",
+    "LoRA",
+    "OpenAIServer",
+    "Scores",
+    "SoftmaxTable",
+    "TabularPolicy",
+]
 
 _ROOMS = {
     "CausalLM": "causal_lm",
     "ChoiceLM": "choice_lm",
     "LoRA": "loading",
+    "OpenAIServer": "openai_server",
     "Scores": "scoring",
     "SoftmaxTable": "softmax_table",
     "TabularPolicy": "tabular",

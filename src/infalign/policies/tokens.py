@@ -61,6 +61,26 @@ class TextCodec:
                 )
         return contexts
 
+    def context_text(self, prompt: str) -> str:
+        """The text whose tokens, with none added, are those a prompt is conditioned on.
+
+        For engines that tokenize by themselves and know nothing of what is put before a prompt.
+
+        Raises:
+            ValueError: no text has these tokens.
+        """
+        ids = self.encode(prompt)
+        text = self.tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        if tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) != ids:
+            raise ValueError(
+                f"prompt {prompt[:60]!r} is conditioned on tokens that read {text[:60]!r}, which "
+                "the tokenizer reads as others, so another engine could not be asked the same. "
+                "Use a prompt without special tokens or odd white space."
+            )
+        return text
+
     def _encode(self, prompt: str) -> tuple[int, ...]:
         rendered = bool(self._special) and prompt.startswith(self._special)
         ids = tuple(self.tokenizer(prompt, add_special_tokens=not rendered)["input_ids"])
@@ -73,6 +93,24 @@ class TextCodec:
                 "nothing to condition on. Give at least one character."
             )
         return ids
+
+    def written(self, prompt: str) -> str:
+        """Text that the tokenizer, left to its own defaults, reads as :meth:`encode`'s tokens.
+
+        For servers that are given text: they tokenize it as the tokenizer does by itself.
+
+        Raises:
+            ValueError: no such text is known.
+        """
+        wanted = self.encode(prompt)
+        for text in (prompt, _DOCUMENT_START + prompt):
+            if tuple(self.tokenizer(text)["input_ids"]) == wanted:
+                return text
+        raise ValueError(
+            f"prompt {prompt[:60]!r} cannot be given to a server as text: its tokenizer adds "
+            "special tokens to what begins with one already, and would read another prompt. Use a "
+            "server that takes token ids (vLLM, SGLang)."
+        )
 
     def response(self, ids: Sequence[int], log_prob: float) -> Response:
         """A response from its sampled tokens, the terminating one included."""
