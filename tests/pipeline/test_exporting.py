@@ -1,11 +1,13 @@
 """What is frozen of a study is what the study trains on."""
 
+import runpy
+
 import numpy as np
 import pytest
 
 from infalign.integrations.frozen import FrozenReward
 from infalign.pipeline import open_study, reward
-from infalign.pipeline.exporting import frozen_reward
+from infalign.pipeline.exporting import export, frozen_reward
 
 
 @pytest.fixture
@@ -40,3 +42,30 @@ def test_completions_with_their_special_tokens_read_as_the_study_reads_them(stud
             raw = tokenizer.decode(list(response.token_ids), skip_special_tokens=False)
             assert frozen.text_of(raw) == response.text
             assert frozen.text_of(raw + codec.end_marks[0] * 3) == response.text
+
+
+@pytest.mark.parametrize("engine", ["verl", "openrlhf"])
+def test_an_export_moves_as_a_whole_and_scores_as_the_study_does(study, engine, tmp_path):
+    script = export(study, engine, tmp_path / "made", prompts_per_step=5)
+    assert script == export(study, engine, tmp_path / "made", prompts_per_step=5)
+    moved = tmp_path / "elsewhere"
+    script.parent.parent.rename(moved)
+    found = runpy.run_path(str(moved / engine / "reward.py"))
+    prompt = study.prompts["train"][0]
+    end = study.policy.codec.end_marks[0]
+    if engine == "verl":
+        phi = found["compute_score"]("x", "film", "", {"prompt_id": prompt.id})["score"]
+    else:
+        context = study.policy.codec.context_text(prompt.text)
+        phi = found["reward_func"]([f"{context}film{end}"], [context], [prompt.id])[
+            "rewards"
+        ].item()
+    assert phi == study.problem("infalign").rewards([prompt.id], [prompt.text], [["film"]])[0, 0]
+    assert str(study.policy.source) in (moved / engine / script.name).read_text()
+
+
+def test_listed_responses_are_not_exported(experiment, tmp_path):
+    policy = {"kind": "choice_lm", "model": "model", "candidates": 8, "dtype": "float32"}
+    study = open_study(experiment(policy=policy, training={"kind": "exact", "kl": 0.5}))
+    with pytest.raises(ValueError, match=r"policy is choice_lm, .* Set `policy: causal_lm`"):
+        export(study, "verl", tmp_path / "x")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from infalign.cli import assets, plan, stages, starter
+from infalign.cli import assets, export, plan, stages, starter
 from infalign.cli.console import print_result
 from infalign.cli.failing import set_debug
 
@@ -63,6 +63,7 @@ for name, verb in {
     app.command(name, rich_help_panel=START)(verb)
 for name in ("rollout", "reward", "calibrate", "train", "decode", "evaluate", "report"):
     app.command(name, rich_help_panel=ONE_BY_ONE)(getattr(stages, name))
+app.add_typer(export.app, name="export", rich_help_panel="Other engines")
 app.add_typer(assets.app, name="assets", rich_help_panel="Embedded models and data")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from infalign.config import ChoiceLM, Experiment
+from infalign.pipeline.exporting import export
 from infalign.pipeline.show import Show, Silent
 from infalign.pipeline.stages import (
     calibrate,
@@ -29,6 +30,7 @@ __all__ = [
     "decode",
     "demo",
     "evaluate",
+    "export",
     "make_study",
     "open_study",
     "report",

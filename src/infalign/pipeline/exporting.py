@@ -1,14 +1,18 @@
 """What a study trains on, frozen for engines that train elsewhere."""
 
 import dataclasses
+import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from infalign.integrations.engine_files import Batches
 from infalign.integrations.freezing import freeze
 from infalign.pipeline.sampled import SampledStudy
 from infalign.pipeline.study import Study
 
-__all__ = ["frozen_reward"]
+__all__ = ["Engine", "export", "frozen_reward"]
+
+Engine = Literal["trl", "verl", "openrlhf"]
 
 
 def frozen_reward(study: Study, folder: str | Path) -> Path:
@@ -52,7 +56,7 @@ def _facts(study: SampledStudy, k: int) -> dict[str, Any]:
         "procedure": study.procedure.name,
         "policy": {
             "name": study.policy.name,
-            "model": experiment.policy.model,
+            "model": study.policy.source,
             "fingerprint": study.reference_fingerprint(),
         },
         "sampling": dataclasses.asdict(study.policy.sampling)
@@ -60,3 +64,51 @@ def _facts(study: SampledStudy, k: int) -> dict[str, Any]:
         "end_marks": list(codec.end_marks),
         "special_tokens": list(codec.special_tokens),
     }
+
+
+def export(
+    study: Study,
+    engine: Engine,
+    folder: str | Path,
+    *,
+    model: str | None = None,
+    prompts_per_step: int | None = None,
+    samples: int | None = None,
+    epochs: int = 1,
+) -> Path:
+    """Write what an engine needs to train on a study's reward: `frozen/` and `<engine>/`.
+
+    Args:
+        study: with rewards in its store.
+        engine: whose files are written.
+        folder: holds both folders, so that they move together.
+        model: path or name of the weights the engine starts from; by default the experiment's.
+        prompts_per_step: in one update; by default the experiment's, or all up to 32.
+        samples: responses to each prompt in one update; by default the experiment's, or 8.
+        epochs: times every prompt is visited.
+
+    Returns:
+        The file to start training with.
+
+    Raises:
+        ValueError: a setting the engine cannot express or that would break the theory; a folder
+            that holds something else.
+    """
+    frozen = frozen_reward(study, Path(folder) / "frozen")
+    training, train = study.experiment.training, study.prompts["train"]
+    asked_samples = samples or getattr(training, "samples_per_prompt", None) or 8
+    per_step = prompts_per_step or training.prompts_per_step or min(32, len(train))
+    codec = study.policy.codec
+    writers = {"verl": ("verl", "write_verl"), "openrlhf": ("openrlhf", "write_openrlhf")}
+    module, name = writers[engine]
+    write = getattr(importlib.import_module(f"infalign.integrations.{module}"), name)
+    where = write(
+        frozen,
+        train,
+        Path(folder) / engine,
+        model=model or study.policy.source,
+        batches=Batches(per_step, asked_samples, epochs),
+        context=codec.context_text,
+        prompt_tokens=max(len(codec.encode(prompt.text)) for prompt in train),
+    )
+    return where / f"{engine}.sh"

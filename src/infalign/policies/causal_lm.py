@@ -106,6 +106,12 @@ class CausalLM:
         return cls(model, tokenizer, sampling, **options)
 
     @property
+    def source(self) -> str | None:
+        """Folder (absolute) or model id of the weights; None where they were given in memory."""
+        path = Path(self._source or "")
+        return str(path.resolve()) if self._source and path.exists() else self._source
+
+    @property
     def sampling(self) -> Sampling:
         """The sampling law's settings."""
         return self._sampling

@@ -1,0 +1,132 @@
+"""`infalign export ENGINE`: the calibrated reward, the prompts and the settings, for an engine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infalign.cli.console import print_result
+from infalign.cli.failing import explained
+from infalign.cli.opening import Changes, File, Output, opened_study
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="export",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Write what TRL, verl or OpenRLHF need to train on the calibrated reward.",
+)
+
+To = Annotated[
+    Path | None,
+    typer.Option("--to", metavar="FOLDER", help="Written here; by default OUTPUT/export."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="PATH", help="Weights the engine starts from, as it finds them."
+    ),
+]
+PerStep = Annotated[
+    int | None,
+    typer.Option("--prompts-per-step", min=1, help="Prompts in one update; 32, or all if fewer."),
+]
+Samples = Annotated[
+    int | None, typer.Option("--samples", min=2, help="Responses to each prompt in one update; 8.")
+]
+Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Times every prompt is visited.")]
+
+
+@app.command()
+@explained
+def trl(
+    file: File,
+    to: To = None,
+    model: Model = None,
+    per_step: PerStep = None,
+    samples: Samples = None,
+    epochs: Epochs = 1,
+    changes: Changes = None,
+    output: Output = None,
+) -> None:
+    """For `trl rloo --config FILE`: a YAML file, prompts by their id, the frozen reward.
+
+    Rollouts and rewards that are missing are made first.
+
+    Examples:
+      [cyan]infalign export trl experiment.yaml --to export[/]
+      [cyan]trl rloo --config export/trl/rloo.yaml[/]
+    """
+    _export("trl", file, to, model, per_step, samples, epochs, changes, output)
+
+
+@app.command()
+@explained
+def verl(
+    file: File,
+    to: To = None,
+    model: Model = None,
+    per_step: PerStep = None,
+    samples: Samples = None,
+    epochs: Epochs = 1,
+    changes: Changes = None,
+    output: Output = None,
+) -> None:
+    """For verl: a Parquet file of prompts, the reward function, a command with every setting.
+
+    Rollouts and rewards that are missing are made first.
+
+    Examples:
+      [cyan]infalign export verl experiment.yaml --to export[/]
+      [cyan]bash export/verl/verl.sh trainer.n_gpus_per_node=8[/]
+    """
+    _export("verl", file, to, model, per_step, samples, epochs, changes, output)
+
+
+@app.command()
+@explained
+def openrlhf(
+    file: File,
+    to: To = None,
+    model: Model = None,
+    per_step: PerStep = None,
+    samples: Samples = None,
+    epochs: Epochs = 1,
+    changes: Changes = None,
+    output: Output = None,
+) -> None:
+    """For OpenRLHF: a JSONL file of prompts, the reward function, a command with every option.
+
+    Rollouts and rewards that are missing are made first.
+
+    Examples:
+      [cyan]infalign export openrlhf experiment.yaml --to export[/]
+      [cyan]bash export/openrlhf/openrlhf.sh[/]
+    """
+    _export("openrlhf", file, to, model, per_step, samples, epochs, changes, output)
+
+
+def _export(
+    engine: str,
+    file: Path,
+    to: Path | None,
+    model: str | None,
+    per_step: int | None,
+    samples: int | None,
+    epochs: int,
+    changes: list[str] | None,
+    output: Path | None,
+) -> None:
+    with opened_study(file, changes, output) as (study, pipeline):
+        pipeline.reward(study)
+        where = pipeline.export(
+            study,
+            engine,
+            to or study.folder / "export",
+            model=model,
+            prompts_per_step=per_step,
+            samples=samples,
+            epochs=epochs,
+        )
+        print_result(str(where))
