@@ -50,7 +50,7 @@ class CausalLM:
         lora: adds an adapter to train; None leaves a policy that can only be used.
         dtype: of the body; `auto` picks the faster of bfloat16 and float32.
         threads: torch's thread count for the whole process; None leaves it.
-        rows: sequences sampled side by side.
+        rows: sequences sampled side by side; a finished one makes room for the next.
         row_tokens: nodes of one packed row, see `token_tree`.
         name: what a figure's legend shows.
         source: the folder or model id of the weights, for the fingerprint.

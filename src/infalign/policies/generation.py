@@ -1,4 +1,4 @@
-"""The sampling loop: one prefill a prompt, K samples from its cache, finished rows dropped."""
+"""Sampling: one prefill a prompt for its K samples; finished rows are refilled or dropped."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from infalign.policies.next_token import Head, draw
+from infalign.policies.next_token import Head, draw_next
+from infalign.policies.refill import generate_refilled
 
-__all__ = ["generate", "generate_in_batches"]
+__all__ = ["generate", "generate_chunks", "generate_in_batches"]
 
 _DROP_BELOW = 0.75
 """Rows are compacted when the share still writing falls below this; a cache copy costs little."""
@@ -38,10 +39,31 @@ def generate_in_batches(
     is_stop: torch.Tensor,
     rows: int,
 ) -> list[list[tuple[list[int], float]]]:
-    """:func:`generate`, at most about `rows` samples side by side: P lists of K (tokens, nats).
+    """At most `rows` samples side by side, from the full vocabulary: P lists of K (tokens, nats).
 
-    Prompts of like length go together, which wastes least on padding; each sample's numbers are its
-    own, so batching changes it by rounding only.
+    Each sample's uniform numbers are its own, so batching changes it by rounding only. Where the
+    architecture allows it, finished rows are refilled at once; see `refill`.
+    """
+    numbers = torch.from_numpy(uniforms).to(is_stop.device)
+    found = generate_refilled(body, head, contexts, numbers, temperature, is_stop, rows)
+    if found is None:
+        return generate_chunks(body, head, contexts, uniforms, temperature, is_stop, rows)
+    answers, samples = list(zip(*found, strict=True)), uniforms.shape[1]
+    return [answers[i * samples : (i + 1) * samples] for i in range(len(contexts))]
+
+
+def generate_chunks(
+    body: Callable[..., Any],
+    head: Head,
+    contexts: Sequence[Sequence[int]],
+    uniforms: np.ndarray,
+    temperature: float,
+    is_stop: torch.Tensor,
+    rows: int,
+) -> list[list[tuple[list[int], float]]]:
+    """The same for caches whose rows cannot be refilled: one chunk of rows after another.
+
+    Prompts of like length go together, which wastes least on padding.
     """
     samples = uniforms.shape[1]
     answers: list[list[tuple[list[int], float]]] = [[] for _ in contexts]
@@ -82,7 +104,7 @@ def generate(
     samples, length = uniforms.shape[1], uniforms.shape[2]
     numbers = torch.from_numpy(uniforms).to(is_stop.device)
     hidden, cache, mask = _prefill(body, prompts, is_stop.device)
-    tokens, total = draw(head.logits(hidden) / temperature, numbers[:, :, 0].contiguous())
+    tokens, total = draw_next(head, hidden, temperature, numbers[:, :, 0].contiguous())
     tokens, total, numbers = tokens.flatten(), total.flatten(), numbers.flatten(0, 1)
     written = torch.full((len(tokens), length), -1, device=is_stop.device)
     written[:, 0] = tokens
@@ -91,8 +113,8 @@ def generate(
         if not rows.active.any():
             break
         rows, tokens = _compact(rows, tokens, cache)
-        logits = head.logits(_read(body, rows, tokens, cache)) / temperature
-        drawn, gained = draw(logits, numbers[rows.owner, step, None])
+        hidden = _read(body, rows, tokens, cache)
+        drawn, gained = draw_next(head, hidden, temperature, numbers[rows.owner, step, None])
         tokens = drawn[:, 0]
         writing = rows.owner[rows.active]
         written[writing, step] = tokens[rows.active]

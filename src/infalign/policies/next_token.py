@@ -7,17 +7,36 @@ respect to h is the mean of W's rows under the next-token law, which the forward
 the probabilities are at hand.
 """
 
+import contextlib
 import dataclasses
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-__all__ = ["Head", "draw", "next_token_statistics"]
+__all__ = ["Head", "draw", "draw_next", "next_token_statistics"]
 
 _SLICE = 256
 """Hidden states per slice: 256 × 49,152 float32 logits are 50 MB."""
 _BLOCK = 256
 """Tokens per block of the two-level inverse transform."""
+_DRAWN = 128
+"""Rows drawn for at a time: buffers of 25 MB are kept by the allocator, larger ones may not be."""
+_PRECISION = getattr(torch.backends.mkldnn, "matmul", None)
+"""Says which units float32 products may use; None in older versions of torch."""
+
+
+@contextlib.contextmanager
+def _bfloat16_products() -> Iterator[None]:
+    """Within the block, float32 products on a CPU may round their factors to bfloat16."""
+    assert _PRECISION is not None
+    before = _PRECISION.fp32_precision
+    _PRECISION.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        _PRECISION.fp32_precision = before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +56,7 @@ class Head:
         """Logits before temperature; of all V tokens, or of `tokens` "M C" for hidden "M D"."""
         hidden = hidden.float()
         if tokens is None:
-            logits = hidden @ self.weight.T
+            logits = self._product(hidden)
             logits = logits if self.bias is None else logits + self.bias
         else:
             logits = torch.einsum("md,mcd->mc", hidden, self.weight[tokens])
@@ -45,6 +64,27 @@ class Head:
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def _product(self, hidden: torch.Tensor) -> torch.Tensor:
+        """W·h. Of states that come from a bfloat16 body, by bfloat16 units where the CPU has them.
+
+        Such states are bfloat16 numbers, and W is the sum of two (to 2⁻¹⁷ of each entry), or one if
+        it was stored so; their products summed in float32 are as exact as float32's own.
+        """
+        on_cpu = hidden.device.type == "cpu" and _PRECISION is not None
+        if not on_cpu or not torch.equal(hidden.bfloat16().float(), hidden):
+            return hidden @ self.weight.T
+        high, low = self._halves
+        with _bfloat16_products():
+            logits = torch.nn.functional.linear(hidden, high)
+            return logits if low is None else torch.addmm(logits, hidden, low.T, out=logits)
+
+    @functools.cached_property
+    def _halves(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        high = self.weight.bfloat16().float()
+        if torch.equal(high, self.weight):
+            return self.weight, None
+        return high, (self.weight - high).bfloat16().float()
 
     def slope(self, logits: torch.Tensor) -> torch.Tensor:
         """Derivative of the logits with respect to W·h."""
@@ -133,12 +173,37 @@ class _Statistics(torch.autograd.Function):
         return of_hidden / ctx.temperature, None, None, None, None, None
 
 
+def draw_next(
+    head: Head, hidden: torch.Tensor, temperature: float, uniforms: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw m next tokens of each of R hidden states; see :func:`draw`. The logits are never kept.
+
+    Args:
+        head: hidden state to logits.
+        hidden: R D.
+        temperature: divides the logits.
+        uniforms: R m in [0, 1), float64.
+
+    Returns:
+        tokens "R m" and their log-probabilities "R m" (float64, nats).
+    """
+    parts = []
+    for start in range(0, len(hidden), _DRAWN):
+        rows = slice(start, start + _DRAWN)
+        logits = head.logits(hidden[rows]).div_(temperature)  # in place: fresh pages are dear
+        weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
+        parts.append(_draw(weights, uniforms[rows]))
+    tokens, log_probs = zip(*parts, strict=True)
+    return torch.cat(tokens), torch.cat(log_probs)
+
+
 def draw(logits: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw tokens by inverting the cumulative law, with one uniform number a draw.
 
-    Two levels (blocks of tokens, then tokens of one block), both summed in float64, so that the
-    law is the softmax to float32 accuracy at any vocabulary. One uniform a token, against V Gumbel
-    numbers, is cheaper and makes a draw independent of how rows are batched.
+    Two levels, blocks of tokens and then tokens of one block. A block is summed in float32, the
+    blocks in float64, so that the law is the softmax to float32 accuracy at any vocabulary. One
+    uniform a token, against V Gumbel numbers, is cheaper and makes a draw independent of how rows
+    are batched.
 
     Args:
         logits: R V, temperature already divided out.
@@ -147,18 +212,24 @@ def draw(logits: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, to
     Returns:
         tokens "R m" and their log-probabilities "R m" (float64, nats).
     """
-    shifted = logits - logits.amax(-1, keepdim=True)
-    padding = -logits.shape[-1] % _BLOCK
-    blocks = torch.nn.functional.pad(shifted.exp(), (0, padding)).unflatten(-1, (-1, _BLOCK))
-    ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    return _draw((logits - logits.amax(-1, keepdim=True)).exp_(), uniforms)
+
+
+def _draw(weights: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`draw` from probabilities up to a factor, the largest of which is 1."""
+    padding = -weights.shape[-1] % _BLOCK
+    if padding:
+        weights = torch.nn.functional.pad(weights, (0, padding))
+    blocks = weights.unflatten(-1, (-1, _BLOCK))
+    ends = blocks.sum(-1).double().cumsum(-1)
     heights = uniforms * ends[:, -1:]
     block = _invert(ends, heights)
     starts = torch.nn.functional.pad(ends, (1, 0)).gather(1, block)
-    rows = torch.arange(len(logits), device=logits.device)[:, None]
-    inside = blocks[rows, block].to(torch.float64).cumsum(-1)
+    rows = torch.arange(len(weights), device=weights.device)[:, None]
+    inside = blocks[rows, block].double().cumsum(-1)
     place = _invert(inside, (heights - starts)[..., None])[..., 0]
     tokens = block * _BLOCK + place
-    return tokens, shifted.gather(1, tokens).double() - ends[:, -1:].log()
+    return tokens, weights.gather(1, tokens).double().log() - ends[:, -1:].log()
 
 
 def _invert(ends: torch.Tensor, heights: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,200 @@
+"""Sampling with a full batch: the place of a finished response goes to the next one at once."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from infalign.policies.next_token import Head, draw_next
+from infalign.policies.slots import Slots, is_refillable
+
+__all__ = ["generate_refilled"]
+
+_PREFILL_TOKENS = 2048
+"""Prompt tokens read at a time."""
+_DROP_BELOW = 0.75
+"""Once nothing waits, rows are dropped when the share still writing falls below this."""
+_FREE = -1
+
+
+@dataclasses.dataclass
+class _Waiting:
+    """Samples whose prompt has been read and whose first token is drawn."""
+
+    cache: Any
+    """Keys and values of the prompts, from the left."""
+    width: int
+    """Tokens of the longest of these prompts."""
+    owners: torch.Tensor
+    """Which sample each is."""
+    sources: torch.Tensor
+    """Its prompt's row in the cache."""
+    lengths: torch.Tensor
+    """Its prompt's tokens."""
+
+
+class _Job:
+    """N = P·K samples being written.
+
+    Args:
+        body: maps `input_ids` to `last_hidden_state`, and keeps `past_key_values`.
+        head: hidden state to logits.
+        numbers: P K T uniform numbers.
+        temperature: divides the logits.
+        is_stop: V, True for tokens that end a response.
+    """
+
+    def __init__(
+        self,
+        body: Callable[..., Any],
+        head: Head,
+        numbers: torch.Tensor,
+        temperature: float,
+        is_stop: torch.Tensor,
+    ) -> None:
+        self.body, self.head, self.temperature, self.is_stop = body, head, temperature, is_stop
+        self.per_prompt = numbers.shape[1]
+        self.numbers = numbers.flatten(0, 1)
+        count, self.longest = self.numbers.shape
+        device = numbers.device
+        self.written = torch.full((count, self.longest), _FREE, device=device)
+        self.total = torch.zeros(count, dtype=torch.float64, device=device)
+        self.slots: Slots | None = None
+        rows = torch.zeros(0, dtype=torch.long, device=device)
+        self.owner, self.token, self.count = rows, rows, rows
+
+    def read(self, prompts: Sequence[int], contexts: Sequence[Sequence[int]]) -> _Waiting:
+        """Read some prompts once each, and draw the first token of all their samples."""
+        device, texts = self.is_stop.device, [contexts[i] for i in prompts]
+        lengths = torch.tensor([len(text) for text in texts], device=device)
+        width = max(map(len, texts))
+        ids = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts], device=device)
+        columns = torch.arange(width, device=device)
+        out = self.body(
+            input_ids=ids,
+            attention_mask=(columns < lengths[:, None]).long(),
+            position_ids=columns.expand_as(ids),
+            use_cache=True,
+        )
+        rows = torch.arange(len(texts), device=device)
+        last = out.last_hidden_state[rows, lengths - 1]
+        owners = torch.tensor(prompts, device=device)[:, None] * self.per_prompt
+        owners = owners + torch.arange(self.per_prompt, device=device)
+        tokens, gained = draw_next(self.head, last, self.temperature, self.numbers[owners, 0])
+        self.written[owners, 0], self.total[owners] = tokens, gained
+        going = (~self.is_stop[tokens] & (self.longest > 1)).nonzero()
+        owners, sources = owners[going[:, 0], going[:, 1]], going[:, 0]
+        cache = getattr(out, "past_key_values", None)
+        return _Waiting(cache, width, owners, sources, lengths[sources])
+
+    def open(self, waiting: _Waiting, rows: int) -> None:
+        """Make room for the longest response to these prompts; at first, `rows` free rows."""
+        columns = waiting.width + self.longest - 1
+        if self.slots is None:
+            self.slots = Slots(waiting.cache, rows, columns)
+            self.owner = self.owner.new_full((rows,), _FREE)
+            self.token, self.count = torch.zeros_like(self.owner), torch.zeros_like(self.owner)
+        self.slots.reserve(columns)
+
+    def seat(self, slots: Slots, waiting: _Waiting) -> _Waiting:
+        """Give free rows to those who wait; who still waits."""
+        free = (self.owner == _FREE).nonzero()[:, 0][: len(waiting.owners)]
+        if not len(free):
+            return waiting
+        taken = slice(0, len(free))
+        owners = waiting.owners[taken]
+        slots.put(free, waiting.cache, waiting.sources[taken], waiting.width)
+        slots.positions[free] = waiting.lengths[taken]
+        self.owner[free], self.count[free] = owners, 1
+        self.token[free] = self.written[owners, 0]
+        rest = slice(len(free), None)
+        return dataclasses.replace(
+            waiting,
+            owners=waiting.owners[rest],
+            sources=waiting.sources[rest],
+            lengths=waiting.lengths[rest],
+        )
+
+    def step(self, slots: Slots) -> None:
+        """One more token of every row that is taken."""
+        states = self.body(
+            input_ids=self.token[:, None],
+            attention_mask=slots.mask(),
+            position_ids=slots.positions[:, None],
+            past_key_values=slots.cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        live = (self.owner != _FREE).nonzero()[:, 0]
+        owner, place = self.owner[live], self.count[live]
+        uniforms = self.numbers[owner, place, None]
+        tokens, gained = draw_next(self.head, states[live], self.temperature, uniforms)
+        self.written[owner, place] = self.token[live] = tokens[:, 0]
+        self.total[owner] += gained[:, 0]
+        self.count[live] += 1
+        slots.positions[live] += 1
+        done = live[self.is_stop[tokens[:, 0]] | (place + 1 == self.longest)]
+        self.owner[done], slots.positions[done] = _FREE, 0
+
+    def finish(self, slots: Slots) -> None:
+        """Write to the end what nothing waits for; rows that are through are dropped."""
+        while len(live := (self.owner != _FREE).nonzero()[:, 0]):
+            if len(live) < _DROP_BELOW * len(self.owner):
+                slots.keep(live)
+                self.owner, self.token = self.owner[live], self.token[live]
+                self.count = self.count[live]
+            self.step(slots)
+
+
+@torch.no_grad()
+def generate_refilled(
+    body: Callable[..., Any],
+    head: Head,
+    contexts: Sequence[Sequence[int]],
+    numbers: torch.Tensor,
+    temperature: float,
+    is_stop: torch.Tensor,
+    rows: int,
+) -> tuple[list[list[int]], list[float]] | None:
+    """K responses to each of P prompts, `rows` at a time, each row refilled when its response ends.
+
+    A prompt is read once for all of its samples. Prompts go from short to long, so that rows side
+    by side are of like length.
+
+    Args:
+        body: maps `input_ids` to `last_hidden_state`, and keeps `past_key_values`.
+        head: hidden state to logits.
+        contexts: P token sequences.
+        numbers: P K T uniform numbers in [0, 1); T caps the length.
+        temperature: divides the logits.
+        is_stop: V, True for tokens that end a response.
+        rows: sequences side by side.
+
+    Returns:
+        P·K token sequences, the terminating token included, and their log-probabilities in nats;
+        None where the architecture keeps a cache whose rows cannot be refilled.
+    """
+    job = _Job(body, head, numbers, temperature, is_stop)
+    for prompts in _groups(contexts):
+        waiting = job.read(prompts, contexts)
+        if not is_refillable(waiting.cache):
+            return None
+        job.open(waiting, min(rows, len(job.numbers)))
+        assert job.slots is not None
+        while len((waiting := job.seat(job.slots, waiting)).owners):
+            job.step(job.slots)
+    if job.slots is not None:
+        job.finish(job.slots)
+    return [[t for t in row if t != _FREE] for row in job.written.tolist()], job.total.tolist()
+
+
+def _groups(contexts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Prompts from short to long, as many together as a prefill should read."""
+    group: list[int] = []
+    for index in sorted(range(len(contexts)), key=lambda i: len(contexts[i])):
+        if group and (len(group) + 1) * len(contexts[index]) > _PREFILL_TOKENS:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
