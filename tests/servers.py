@@ -106,7 +106,7 @@ def broken(handler):
 
 
 def silent(handler):
-    time.sleep(1.5)
+    time.sleep(3.0)
 
 
 def garbled(handler):

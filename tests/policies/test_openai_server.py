@@ -31,9 +31,17 @@ def rng(seed=0):
 def engine(served):
     """Makes samplers on the real server, or on the addresses given."""
 
-    def make(*urls, sampling=LAW, model=served.model, patience=60.0, retries=1, **options):
+    def make(
+        *urls,
+        sampling=LAW,
+        model=served.model,
+        patience=60.0,
+        retries=1,
+        read_timeout=30.0,
+        **options,
+    ):
         connection = Connection(
-            urls or (served.url,), read_timeout=0.7, patience=patience, retries=retries
+            urls or (served.url,), read_timeout=read_timeout, patience=patience, retries=retries
         )
         return OpenAIServer(model, sampling, connection, server="transformers", **options)
 
@@ -75,8 +83,9 @@ def test_it_is_a_sampler_that_keeps_the_law(engine, undisturbed):
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_fault_now_and_then_changes_nothing(fault, engine, served, undisturbed, tmp_path):
     proxy = Proxy(served.url, fault, failing=lambda place: place in (2, 7))
+    seconds = 2.0 if fault is silent else 30.0
     with proxy.running() as url:
-        assert drawn(tmp_path, engine(url)) == undisturbed
+        assert drawn(tmp_path, engine(url, read_timeout=seconds)) == undisturbed
     assert proxy.seen == REQUESTS + 2
 
 
@@ -126,7 +135,7 @@ def test_a_silent_server_is_given_up_with_its_address(engine, served):
         Proxy(served.url, silent, failing=lambda place: True).running() as url,
         pytest.raises(ConnectionError, match=rf"{url} \(timed out\)"),
     ):
-        engine(url, patience=0.0, retries=0).sample(["a"], 1, rng())
+        engine(url, patience=0.0, retries=0, read_timeout=0.3).sample(["a"], 1, rng())
 
 
 def test_ctrl_c_leaves_requests_and_keeps_finished_chunks(engine, served, undisturbed, tmp_path):

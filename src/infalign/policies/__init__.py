@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from infalign.policies.scoring import Scores
     from infalign.policies.softmax_table import SoftmaxTable
     from infalign.policies.tabular import TabularPolicy
+    from infalign.policies.vllm import VLLM
 
 __all__ = [
+    "VLLM",
     "CausalLM",
     "ChoiceLM",
     "LoRA",
@@ -37,6 +39,7 @@ _ROOMS = {
     "Scores": "scoring",
     "SoftmaxTable": "softmax_table",
     "TabularPolicy": "tabular",
+    "VLLM": "vllm",
 }
 
 
