@@ -91,11 +91,7 @@ def chunks(store: RolloutStore, prompts: Sequence[Prompt], k: int, chunk: int = 
     """
     _require_askable(prompts, k, chunk)
     store.require_texts(prompts)
-    return [
-        Chunk(tuple(group), samples)
-        for start in range(0, len(prompts), chunk)
-        for samples, group in store.index.missing(prompts[start : start + chunk], k)
-    ]
+    return grouped(prompts, store.index.missing(prompts, k), chunk)
 
 
 def draw(policy: Sampler, chunk: Chunk, seed: int) -> list[list[Response]]:
@@ -120,6 +116,22 @@ def draw(policy: Sampler, chunk: Chunk, seed: int) -> list[list[Response]]:
             f"the first of them {chunk.prompts[0].id}; {len(chunk.samples)} to each are needed."
         )
     return responses
+
+
+def grouped(
+    prompts: Sequence[Prompt], lacking: Sequence[tuple[int, ...]], chunk: int
+) -> list[Chunk]:
+    """Of each `chunk` prompts, those that lack the same samples together."""
+    found = []
+    for start in range(0, len(prompts), chunk):
+        groups: dict[tuple[int, ...], list[Prompt]] = {}
+        for prompt, samples in zip(
+            prompts[start : start + chunk], lacking[start : start + chunk], strict=True
+        ):
+            if samples:
+                groups.setdefault(samples, []).append(prompt)
+        found += [Chunk(tuple(group), samples) for samples, group in groups.items()]
+    return found
 
 
 def require_distinct(prompts: Sequence[Prompt]) -> None:

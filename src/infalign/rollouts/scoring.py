@@ -10,12 +10,14 @@ from infalign.protocols import Reward
 from infalign.rollouts.collecting import (
     Chunk,
     Progress,
+    grouped,
     report,
     require_distinct,
     require_positive,
     resumable,
 )
-from infalign.rollouts.store import REWARDS, ROLLOUTS, RolloutStore, reward_slug
+from infalign.rollouts.store import RolloutStore
+from infalign.rollouts.tables import REWARDS, ROLLOUTS, reward_slug
 
 __all__ = ["maker_of", "score", "texts", "unscored", "values"]
 
@@ -50,7 +52,7 @@ def score(
     with resumable(store), store.writing():
         maker = maker_of(store, reward)
         missing = unscored(store, reward.name, prompts, chunk)
-        total = sum(_counts(store, prompts))
+        total = int(store.counts(prompts).sum())
         done = total - sum(part.size for part in missing)
         report(progress, done, total)
         for part in missing:
@@ -75,26 +77,19 @@ def unscored(
     require_positive(chunk)
     require_distinct(prompts)
     store.require_texts(prompts)
-    counts = _counts(store, prompts)
-    if 0 in counts:
-        prompt = prompts[counts.index(0)]
+    unanswered = np.flatnonzero(store.counts(prompts) == 0)
+    if len(unanswered):
+        prompt = prompts[unanswered[0]]
         raise ValueError(
             f"prompt {prompt.id} ({excerpt(prompt.text)}) has no rollouts in {store.path}. Collect "
             "them first."
         )
-    return [
-        Chunk(tuple(group), samples)
-        for start in range(0, len(prompts), chunk)
-        for samples, group in store.index.unscored(name, prompts[start : start + chunk])
-    ]
+    return grouped(prompts, store.index.unscored(name, prompts), chunk)
 
 
 def texts(store: RolloutStore, chunk: Chunk) -> list[list[str]]:
     """What the chunk's rollouts say, a list per prompt."""
-    rows = store.rows(store.index.rollouts, [prompt.id for prompt in chunk.prompts])
-    return [
-        [rows[prompt.id, sample]["text"] for sample in chunk.samples] for prompt in chunk.prompts
-    ]
+    return store.texts(chunk.prompts, chunk.samples)
 
 
 def maker_of(store: RolloutStore, reward: Reward) -> str | None:
@@ -117,10 +112,6 @@ def maker_of(store: RolloutStore, reward: Reward) -> str | None:
             f"{store.path / 'rewards'}/{reward_slug(name)}-*.parquet to score again."
         )
     return maker
-
-
-def _counts(store: RolloutStore, prompts: Sequence[Prompt]) -> list[int]:
-    return [len(store.index.rollouts.get(prompt.id, {})) for prompt in prompts]
 
 
 def values(reward: Reward, chunk: Chunk, texts: list[list[str]]) -> Float[np.ndarray, "P K"]:

@@ -10,13 +10,13 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["content_key", "explained", "is_intact", "write_atomically", "write_shard"]
+__all__ = ["content_key", "explained", "intact_bytes", "parsed", "write_atomically", "write_shard"]
 
 DIGEST_LENGTH = 16
 
@@ -48,7 +48,9 @@ def write_atomically(path: Path, data: bytes, partial: Path) -> None:
     unfinished = partial / f"{path.name}.{uuid.uuid4().hex[:8]}"
     with explained(f"cannot write {path.name}", path.parent):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _sync_folder(path.parent.parent)
             partial.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:
                 file.write(data)
@@ -61,9 +63,16 @@ def write_atomically(path: Path, data: bytes, partial: Path) -> None:
                 unfinished.unlink(missing_ok=True)
 
 
-def is_intact(path: Path) -> bool:
-    """Whether the bytes are those that were written."""
-    return path.stem.endswith("-" + _digest(path.read_bytes()))
+def intact_bytes(path: Path) -> bytes | None:
+    """The file's bytes, if they are those that were written."""
+    data = path.read_bytes()
+    return data if path.stem.endswith("-" + _digest(data)) else None
+
+
+def parsed(data: bytes, columns: Sequence[str], dictionaries: Sequence[str] = ()) -> pa.Table:
+    """Columns of a shard's bytes, those in `dictionaries` left dictionary-encoded."""
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(dictionaries))
+    return file.read(columns=list(columns), use_threads=False)
 
 
 @contextlib.contextmanager

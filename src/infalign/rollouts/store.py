@@ -2,13 +2,15 @@
 
 `store.json` says which policy, sampling law and seed; `rollouts/` and `rewards/` hold the shards
 and can be pointed at by pandas, polars, duckdb or `datasets`; `damaged/` receives shards whose
-bytes are no longer those that were written.
+bytes are no longer those that were written; `index.cache` can be deleted at any time.
+
+In memory a store grows with its prompts, by some hundred bytes each, and not with its rows. What a
+call returns is read for that call, a shard at a time: to stay within bounds ask for some prompts at
+a time, or use :meth:`RolloutStore.batches` and :meth:`RolloutStore.reward_batches`.
 """
 
 import contextlib
-import dataclasses
 import json
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,36 +20,19 @@ import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Sampler
+from infalign.rollouts.contents import digest_of
 from infalign.rollouts.identity import identity_of, read_identity, require_same
-from infalign.rollouts.index import MAKER, Held, Index
+from infalign.rollouts.index import Index
+from infalign.rollouts.reading import Reader
+from infalign.rollouts.runs import LINE, Runs, expanded
 from infalign.rollouts.shards import content_key, explained, write_atomically, write_shard
+from infalign.rollouts.tables import reward_slug, reward_table, rollout_table
 
-__all__ = ["REWARDS", "ROLLOUTS", "RolloutStore", "reward_slug"]
-
-ROLLOUTS = pa.schema(
-    {
-        "prompt_id": pa.string(),
-        "prompt": pa.string(),
-        "sample": pa.int32(),
-        "text": pa.string(),
-        "token_ids": pa.list_(pa.int32()),
-        "log_prob": pa.float64(),
-        "finish_reason": pa.string(),
-    }
-)
-
-REWARDS = pa.schema(
-    {
-        "prompt_id": pa.string(),
-        "sample": pa.int32(),
-        "reward_name": pa.string(),
-        "reward": pa.float64(),
-    }
-)
+__all__ = ["RolloutStore"]
 
 
 class RolloutStore:
@@ -60,7 +45,7 @@ class RolloutStore:
         """Index the shards in `path`; use :meth:`open` or :meth:`existing` instead."""
         self.path = path
         self.identity = identity
-        self.index = Index(path)
+        self._look()
         self._lock = filelock.FileLock(path / "store.lock")
 
     @classmethod
@@ -109,7 +94,7 @@ class RolloutStore:
     @property
     def prompt_ids(self) -> tuple[str, ...]:
         """Ids of the prompts that have rollouts, sorted."""
-        return tuple(sorted(self.index.rollouts))
+        return tuple(sorted(self.index.ids))
 
     @property
     def reward_names(self) -> tuple[str, ...]:
@@ -130,20 +115,25 @@ class RolloutStore:
         Raises:
             ValueError: naming the first such prompt.
         """
-        for prompt in prompts:
-            stored = self.index.texts.get(prompt.id, prompt.text)
-            if stored != prompt.text:
+        index = self.index
+        for prompt, number in zip(prompts, index.numbers_of(prompts).tolist(), strict=True):
+            if number >= 0 and index.texts[number] != digest_of(prompt.text):
+                stored = self._reader.column("prompt", np.array([number * LINE]))[0]
                 raise ValueError(
                     f"prompt {prompt.id} was answered in {self.path} as ...{stored[-60:]!r} and "
                     f"is now ...{prompt.text[-60:]!r}. Rendered by another chat template it is "
                     "another question: use another folder, or the same template."
                 )
 
+    def counts(self, prompts: Sequence[Prompt]) -> Int[np.ndarray, "P"]:
+        """How many rollouts of each prompt there are."""
+        return self.index.rollouts.counts(self.index.numbers_of(prompts))
+
     def responses(self, prompts: Sequence[Prompt], k: int | None = None) -> list[list[Response]]:
         """P lists of the prompts' rollouts, in the order they were drawn.
 
         Args:
-            prompts: in the order wanted.
+            prompts: in the order wanted. In the order they were drawn, each shard is read once.
             k: the first k of each; all by default, which must then be equally many.
 
         Raises:
@@ -152,8 +142,19 @@ class RolloutStore:
         self.require_texts(prompts)
         held = self.index.rollouts
         k = self.index.common_count(held, prompts, k, "rollouts")
-        rows = self.rows(held, [prompt.id for prompt in prompts])
-        return [[_response(rows[prompt.id, i]) for i in range(k)] for prompt in prompts]
+        begin = self.index.numbers_of(prompts) * LINE
+        table = self._reader.rows(
+            begin, begin + k, ["text", "token_ids", "log_prob", "finish_reason"]
+        )
+        cells = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        rows = [Response(text, tuple(ids), *rest) for text, ids, *rest in cells]
+        return [rows[i * k : (i + 1) * k] for i in range(len(prompts))]
+
+    def texts(self, prompts: Sequence[Prompt], samples: Sequence[int]) -> list[list[str]]:
+        """What the given samples of each prompt say; they must be there."""
+        places = self.index.numbers_of(prompts)[:, None] * LINE + np.asarray(samples, np.int64)
+        texts = self._reader.column("text", places.ravel())
+        return [texts[i * len(samples) : (i + 1) * len(samples)] for i in range(len(prompts))]
 
     def rewards(
         self, name: str, prompts: Sequence[Prompt], k: int | None = None
@@ -163,27 +164,49 @@ class RolloutStore:
         Raises:
             ValueError: if a prompt has too few rewards, or they are unequally many.
         """
-        held = self.index.rewards.get(name, {})
+        held = self.index.rewards.get(name, Runs.none())
         k = self.index.common_count(held, prompts, k, f"'{name}' rewards")
-        rows = self.rows(held, [prompt.id for prompt in prompts])
-        values = [[rows[prompt.id, i]["reward"] for i in range(k)] for prompt in prompts]
-        return np.array(values, dtype=np.float64).reshape(len(prompts), k)
+        begin = self.index.numbers_of(prompts) * LINE
+        return self._reader.rewards(name, begin, begin + k).reshape(len(prompts), k)
+
+    def reward_batches(
+        self, name: str, k: int | None = None, size: int = 1024
+    ) -> Iterator[tuple[list[str], Float[np.ndarray, "P K"]]]:
+        """Rewards `name` of all prompts, `size` prompts at a time, as they lie in the store.
+
+        Yields:
+            Prompt ids, and the first k rewards of each; all by default, then equally many within
+            a batch.
+
+        Raises:
+            ValueError: as :meth:`rewards`.
+        """
+        for start in range(0, len(self.index.ids), size):
+            ids = self.index.ids[start : start + size]
+            yield ids, self.rewards(name, [Prompt(prompt_id, "") for prompt_id in ids], k)
+
+    def batches(self, size: int = 1024) -> Iterator[pa.Table]:
+        """As :meth:`read`, but `size` whole prompts at a time, as they lie in the store."""
+        for start in range(0, len(self.index.ids), size):
+            yield self._reader.table(np.arange(start, min(start + size, len(self.index.ids))))
 
     def read(self) -> pa.Table:
         """Everything as one table: a row per rollout, a column per reward, null where missing.
 
         Rows are sorted by prompt id and sample.
         """
-        shards = sorted({shard for held in self.index.rollouts.values() for shard in held.values()})
-        table = pa.concat_tables([ROLLOUTS.empty_table(), *map(_load, shards)])
-        table = table.sort_by([("prompt_id", "ascending"), ("sample", "ascending")])
-        keys = list(zip(table["prompt_id"].to_pylist(), table["sample"].to_pylist(), strict=True))
-        for name in self.reward_names:
-            held = self.index.rewards[name]
-            rows = self.rows(held, list(held))
-            values = [rows[key]["reward"] if key in rows else None for key in keys]
-            table = table.append_column(name, pa.array(values, pa.float64()))
-        return table
+        return self._reader.table(
+            np.array(sorted(self.index.numbers.values(), key=self.index.ids.__getitem__), np.int64)
+        )
+
+    def reward_table(self, name: str) -> pa.Table:
+        """Rewards `name`: prompt_id, sample, reward; sorted by prompt id and sample."""
+        begin, end = self.index.rewards.get(name, Runs.none()).intervals(self._sorted())
+        places = expanded(begin, end - begin)
+        rewards = self._reader.rewards(name, begin, end)
+        ids = pa.array(self.index.ids, pa.string()).take(pa.array(places // LINE))
+        columns = [ids, pa.array(places % LINE, pa.int32()), pa.array(rewards)]
+        return pa.table(columns, ["prompt_id", "sample", "reward"])
 
     def export(self, path: str | Path) -> Path:
         """Write :meth:`read`'s table as one Parquet file, atomically; returns its path."""
@@ -211,8 +234,12 @@ class RolloutStore:
         try:
             # With the lock held, whatever is half-written was left by a run that died.
             shutil.rmtree(self.path / "partial", ignore_errors=True)
-            self.index = Index(self.path)
+            self._look(remember=True)
+            shards = len(self.index.shards)
             yield
+            if len(self.index.shards) > shards:
+                # Read back what was written: it is checked once, and the next opening is spared it.
+                self._look(remember=True)
         finally:
             self._lock.release()
 
@@ -223,14 +250,11 @@ class RolloutStore:
         responses: Sequence[Sequence[Response]],
     ) -> None:
         """Append one shard: the given samples of each prompt. Only inside :meth:`writing`."""
-        rows = [
-            {"prompt_id": prompt.id, "prompt": prompt.text, "sample": sample}
-            | dataclasses.asdict(response)
-            for prompt, row in zip(prompts, responses, strict=True)
-            for sample, response in zip(samples, row, strict=True)
-        ]
-        table = pa.Table.from_pylist(rows, ROLLOUTS)
-        self.index.add_rollouts(self._write("rollouts", "", prompts, samples, table))
+        self._require_lock()
+        self.index.require_new_rollouts(prompts, samples)
+        table = rollout_table(prompts, samples, responses)
+        shard = self._write("rollouts", "", prompts, samples, table)
+        self.index.add_rollouts(shard, prompts, samples)
 
     def add_rewards(
         self,
@@ -241,15 +265,15 @@ class RolloutStore:
         rewards: Float[np.ndarray, "P K"],
     ) -> None:
         """Append one shard: rewards of rollouts in the store. Only inside :meth:`writing`."""
-        rows = [
-            {"prompt_id": prompt.id, "sample": sample, "reward_name": name, "reward": float(value)}
-            for prompt, row in zip(prompts, rewards, strict=True)
-            for sample, value in zip(samples, row, strict=True)
-        ]
-        table = pa.Table.from_pylist(rows, REWARDS)
-        if maker is not None:
-            table = table.replace_schema_metadata({MAKER: maker.encode()})
-        self.index.add_rewards(self._write("rewards", name, prompts, samples, table))
+        self._require_lock()
+        self.index.require_new_rewards(name, prompts, samples)
+        table = reward_table(name, maker, prompts, samples, rewards)
+        shard = self._write("rewards", name, prompts, samples, table)
+        self.index.add_rewards(name, maker, shard, prompts, samples)
+
+    def _require_lock(self) -> None:
+        if not self._lock.is_locked:
+            raise RuntimeError("rows are added inside `with store.writing():` only.")
 
     def _write(
         self,
@@ -259,31 +283,14 @@ class RolloutStore:
         samples: Sequence[int],
         table: pa.Table,
     ) -> Path:
-        if not self._lock.is_locked:
-            raise RuntimeError("rows are added inside `with store.writing():` only.")
         key = content_key(name, [prompt.id for prompt in prompts], list(samples))[:12]
         stem = f"{reward_slug(name)}-{key}" if name else key
         return write_shard(self.path / folder, stem, table, self.path / "partial")
 
-    @staticmethod
-    def rows(held: Held, prompt_ids: Sequence[str]) -> dict[tuple[str, int], dict[str, Any]]:
-        """Rows of the shards that hold something of these prompts, by prompt id and sample."""
-        shards = {shard for id in prompt_ids for shard in held.get(id, {}).values()}
-        return {
-            (row["prompt_id"], row["sample"]): row
-            for shard in shards
-            for row in _load(shard).to_pylist()
-        }
+    def _look(self, remember: bool = False) -> None:
+        self.index = Index(self.path, remember)
+        self._reader = Reader(self.path, self.index)
 
-
-def reward_slug(name: str) -> str:
-    """How a reward's shards begin: its name, as far as file names allow."""
-    return re.sub(r"[^A-Za-z0-9_]+", "_", name)[:40]
-
-
-def _load(shard: Path) -> pa.Table:
-    return pq.read_table(shard).replace_schema_metadata()
-
-
-def _response(row: dict[str, Any]) -> Response:
-    return Response(row["text"], tuple(row["token_ids"]), row["log_prob"], row["finish_reason"])
+    def _sorted(self) -> Int[np.ndarray, "P"]:
+        ids = self.index.ids
+        return np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)

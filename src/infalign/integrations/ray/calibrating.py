@@ -133,17 +133,12 @@ def rewards_of(store: RolloutStore, name: str) -> pa.Table:
     Raises:
         ValueError: there are none.
     """
-    held = store.index.rewards.get(name, {})
-    shards = sorted({shard for samples in held.values() for shard in samples.values()})
-    if not shards:
+    if name not in store.reward_names:
         raise ValueError(
             f"{store.path} has no rewards '{name}'; it has {list(store.reward_names)}. Score the "
             "rollouts first."
         )
-    columns = ["prompt_id", "sample", "reward"]
-    table = pa.concat_tables([pq.read_table(s, columns=columns) for s in shards])
-    table = table.replace_schema_metadata()
-    return table.sort_by([("prompt_id", "ascending"), ("sample", "ascending")])
+    return store.reward_table(name)
 
 
 def _require_columns(columns: list[str]) -> None:

@@ -116,7 +116,7 @@ def reward(
             _score,
         )
         missing = unscored(store, reward.name, prompts, chunk)
-        total = sum(len(store.index.rollouts[prompt.id]) for prompt in prompts)
+        total = int(store.counts(prompts).sum())
         done = Done(total, missing, progress)
         asked = ((part, texts(store, part)) for part in missing)
         with _answered(task, missing, asked, workers) as answered:
