@@ -75,7 +75,7 @@ def contents(path):
     return {
         str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in path.rglob("*")
-        if file.is_file() and file.name != "store.lock"
+        if file.is_file() and file.name not in {"store.lock", "index.cache"}
     }
 
 
