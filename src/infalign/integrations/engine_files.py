@@ -141,6 +141,17 @@ def refuse_settings(frozen: FrozenReward, engine: str) -> None:
     _refuse_sampling(frozen.facts["sampling"], engine)
 
 
+def model_of(frozen: FrozenReward, model: str | None) -> str:
+    """The weights that training starts from: those given, or the reference's as recorded."""
+    found = model or frozen.facts["policy"].get("model")
+    if not found:
+        raise ValueError(
+            f"{frozen.folder} records no model of the reference, and none came; give `model`, the "
+            "path or name of the weights that the stored rollouts were sampled from."
+        )
+    return found
+
+
 def longest_prompt(rows: Sequence[Row], prompt_tokens: int | None) -> int:
     """Tokens to reserve for a prompt; unless given, its bytes, which are never fewer."""
     if prompt_tokens is None:
@@ -221,7 +232,8 @@ def _refuse_misfit(frozen: FrozenReward) -> None:
             f"{means.shape} training rewards for K = {k}: store and transform do not fit. Export "
             "the reward again."
         )
-    if not (np.isfinite(means).all() and np.all(np.diff(means) >= 0)):
+    falls = -1e-9 * float(means[-1] - means[0])  # less is rounding, at ranks a steep Φ ignores
+    if not (np.isfinite(means).all() and falls < 0 and np.all(np.diff(means) >= falls)):
         raise ValueError(
             f"the training rewards in {frozen.folder / MEANS} are not finite and increasing with "
             "rank, as a transform's are. Export the reward again."

@@ -21,6 +21,7 @@ from infalign.integrations.engine_files import (
     Batches,
     Row,
     longest_prompt,
+    model_of,
     opened,
     refuse_settings,
     reward_file,
@@ -110,7 +111,7 @@ def write_openrlhf(
     prompts: Sequence[Asked],
     folder: str | Path,
     *,
-    model: str,
+    model: str | None = None,
     batches: Batches | None = None,
     context: Callable[[str], str] = str,
     prompt_tokens: int | None = None,
@@ -121,7 +122,7 @@ def write_openrlhf(
         frozen_folder: the frozen reward; found from `reward.py` by its relative place.
         prompts: to train on, rendered as they were for the reference.
         folder: made; one that holds the same export is left as it is.
-        model: path or name of the reference's weights: the policy that training starts from.
+        model: path or name of the weights to start from; by default the recorded reference's.
         batches: the size of an update.
         context: prompt text → the text whose tokens alone the reference was conditioned on; needed
             where its tokenizer adds tokens, such as the beginning of a text.
@@ -139,7 +140,7 @@ def write_openrlhf(
     files = {
         "train.jsonl": _jsonl(rows),
         "reward.py": reward_file("openrlhf", "reward_func", frozen, folder),
-        "openrlhf.sh": _script(asked, model).encode(),
+        "openrlhf.sh": _script(asked, model_of(frozen, model)).encode(),
     }
     return write_folder(folder, files)
 
