@@ -115,11 +115,25 @@ class OnlineSolver(_Solver):
     """Responses drawn to each prompt in a step. ≥ 2, as they are each other's baseline."""
     divergence: Literal["k1", "rao_blackwell"] = "k1"
     """KL of a response: its log-ratio, or the sum of its next-token laws' divergences."""
+    engine: Literal["builtin", "trl"] = "builtin"
+    """Who takes the steps; `trl` needs `pip install 'infalign[trl]'` and runs on many GPUs too."""
+    trainer: Literal["rloo", "grpo"] | None = None
+    """Of TRL's; `rloo` by default, which has the same optimum. `grpo` ends near it."""
     kind: Literal["online"] = "online"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_samples(self.samples_per_prompt)
+        require(
+            self.engine == "trl" or self.trainer is None,
+            f"trainer is {self.trainer}, but engine is builtin, which has one of its own; leave it "
+            "out, or choose `engine: trl`",
+        )
+        require(
+            self.engine == "builtin" or self.divergence == "k1",
+            f"divergence is {self.divergence}, but engine is trl, whose trainers estimate the KL "
+            "from the sampled tokens; leave it out, or choose `engine: builtin`",
+        )
 
 
 Solver = Annotated[ExactSolver | FitSolver | OfflineSolver | OnlineSolver, BY_KIND, NAME_ALONE]

@@ -145,6 +145,11 @@ def solvers_of(experiment: Experiment) -> list[tuple[str, "Solver"]]:
     match section:
         case solver_sections.ExactSolver():
             return [("exact", Exact(descent))]
+        case solver_sections.OnlineSolver(engine="trl"):
+            from infalign.integrations.trl.solver import TRL
+
+            k, trainer = section.samples_per_prompt, section.trainer or "rloo"
+            return [("trl", TRL(descent, k, trainer, section.prompts_per_pass))]
         case solver_sections.OnlineSolver():
             k, kl = section.samples_per_prompt, section.divergence
             return [("online", Online(descent, k, kl, section.prompts_per_pass))]

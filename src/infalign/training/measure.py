@@ -7,12 +7,13 @@ knowledge of π*: E_π[Φ]/β − KL(π‖π_ref) = log Z − KL(π‖π*), and 
 import numpy as np
 from jaxtyping import Float
 
+from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.subsets import average_over_ties, subset_weights
 from infalign.quantile.win_rate import atomic_win_rate
 from infalign.training.rewards import Scored
 from infalign.training.solver import Problem, Row, TrainablePolicy
 
-__all__ = ["law_row", "measured_row", "sample_row"]
+__all__ = ["law_row", "measured_row", "sample_row", "watched_win_rate"]
 
 
 def law_row(
@@ -71,16 +72,20 @@ def sample_row(log_ratio: Float[np.ndarray, "P K"], scored: Scored, batch: Probl
     }
     if scored.quantiles is not None:
         row["quantile"] = float(scored.quantiles.mean())
-        row |= _watched_win_rate(scored, batch)
+        row |= watched_win_rate(scored.rewards, scored.quantiles, batch.procedure)
     return row
 
 
-def _watched_win_rate(scored: Scored, batch: Problem) -> Row:
-    procedure, quantiles = batch.procedure, scored.quantiles
-    if procedure is None or quantiles is None or procedure.candidates > quantiles.shape[1]:
+def watched_win_rate(
+    rewards: Float[np.ndarray, "P K"],
+    quantiles: Float[np.ndarray, "P K"],
+    procedure: RankProcedure | None,
+) -> Row:
+    """`win_rate` of :func:`sample_row`; nothing where K is below the procedure's candidates."""
+    if procedure is None or procedure.candidates > quantiles.shape[1]:
         return {}
     sorted_weights = subset_weights(quantiles.shape[1], procedure.rank_probabilities)
-    picked = average_over_ties(scored.rewards, sorted_weights)
+    picked = average_over_ties(rewards, sorted_weights)
     return {"win_rate": float((picked * procedure.rank_cdf(quantiles)).sum(1).mean())}
 
 

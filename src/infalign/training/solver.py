@@ -198,3 +198,11 @@ class Solver(abc.ABC):
             callback: Called with each row of the log.
             rng: Source of all randomness; the same seed gives the same run.
         """
+
+    def check(self, policy: Any, prompts: Sequence[Prompt]) -> None:  # noqa: B027 most need nothing
+        """Refuses, before long work, a policy or prompts that this solver cannot train on.
+
+        Raises:
+            TypeError: A policy of the wrong kind.
+            ValueError: Prompts or settings that cannot be.
+        """

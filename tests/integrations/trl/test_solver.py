@@ -1,0 +1,273 @@
+"""TRL as a solver: the built-in solver's gradient, resume, an early stop, a policy given back."""
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+import torch
+import trl
+from small import PROMPTS
+
+from infalign.integrations.trl import TRL
+from infalign.integrations.trl import following as following_module
+from infalign.integrations.trl import solver as solver_module
+from infalign.integrations.trl.rules import Law, needed_options
+from infalign.training import Descent
+from infalign.training.online import _reinforce
+
+ONE = Descent(steps=1, learning_rate=1e-3)
+
+
+def trainable(policy):
+    return {n: p.detach().clone() for n, p in policy.module.named_parameters() if p.requires_grad}
+
+
+@pytest.fixture
+def step(monkeypatch):
+    """One step of a trainer: its gradient, the weights before it, and its responses."""
+
+    def take(bench, trainer="rloo", k=4, **changes):
+        seen = {}
+
+        def remember(self, *_, **__):
+            named = self._module.named_parameters()
+            seen["gradient"] = {n: p.grad.clone() for n, p in named if p.requires_grad}
+
+        ask = solver_module._Asked.__call__
+
+        def asked(self, prompts, completions, completion_ids, **passed):
+            seen["phi"] = ask(self, prompts, completions, completion_ids, **passed)
+            seen["ids"], seen["prompt_id"] = completion_ids, passed["prompt_id"]
+            return seen["phi"]
+
+        monkeypatch.setattr(following_module.Following, "on_pre_optimizer_step", remember)
+        monkeypatch.setattr(solver_module._Asked, "__call__", asked)
+        if changes:  # past the refusals, for the negative controls
+
+            def unchecked(law, **options):
+                kind = {"rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig}[trainer]
+                return kind(**needed_options(trainer, law, k) | options | changes)
+
+            monkeypatch.setattr(solver_module, f"{trainer}_config", unchecked)
+        seen["before"] = trainable(bench.policy)
+        solver = TRL(ONE, k=k, trainer=trainer, prompts_per_pass=2)
+        result = solver.train(bench.policy, bench.problem, rng=np.random.default_rng(1))
+        seen["row"] = result.rows[0]
+        return seen
+
+    return take
+
+
+def ours(bench, seen, k=4):
+    """What the built-in solver makes of the same responses: log π, log-ratio, Φ/β."""
+    policy, problem = bench.policy, bench.problem
+    for name, parameter in policy.module.named_parameters():
+        if parameter.requires_grad:
+            parameter.data.copy_(seen["before"][name])
+            parameter.grad = None
+    assert seen["prompt_id"][::k] == problem.ids
+    responses = [
+        [policy.codec.response(ids, float("nan")) for ids in seen["ids"][start : start + k]]
+        for start in range(0, len(seen["ids"]), k)
+    ]
+    log_prob = policy.differentiable_log_prob(problem.texts, responses)
+    log_ratio = log_prob.detach().numpy() - policy.reference_log_prob(problem.texts, responses)
+    phi = np.array(seen["phi"]).reshape(log_ratio.shape) / problem.beta
+    return responses, log_prob, log_ratio, phi
+
+
+def off(bench, gradient, scale):
+    """Largest difference of a gradient from ours times a scale, over the largest of ours."""
+    mine = {n: p.grad * scale for n, p in bench.policy.module.named_parameters() if p.requires_grad}
+    apart = max(float((mine[n] - gradient[n]).abs().max()) for n in mine)
+    return apart / max(float(value.abs().max()) for value in mine.values())
+
+
+def rloo_gradient_off(bench, seen):
+    _, log_prob, log_ratio, phi = ours(bench, seen)
+    (_reinforce(phi - log_ratio, log_prob) / len(PROMPTS)).backward()
+    return off(bench, seen["gradient"], bench.problem.beta)
+
+
+def test_a_step_of_rloo_has_the_gradient_of_the_built_in_solver(bench, step):
+    one = bench(moved=0.1, stop=("e", "a"))
+    seen = step(one)
+    responses, *_ = ours(one, seen)
+    reasons = {response.finish_reason for row in responses for response in row}
+    assert reasons == {"stop", "length"}, "both endings were seen"
+    assert rloo_gradient_off(one, seen) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"normalize_advantages": True}, {"reward_clip_range": (0.0, 0.1)}, {"beta": 0.2}],
+    ids=str,
+)
+def test_what_is_refused_has_another_gradient(bench, step, changes):
+    """Negative control: the comparison above tells them apart."""
+    one = bench(moved=0.1)
+    assert rloo_gradient_off(one, step(one, **changes)) > 1e-2
+
+
+def test_the_kl_is_that_to_the_model_without_adapter(bench, step):
+    """TRL would take the adapter as it stands for the reference, and see no KL at all."""
+    one = bench(moved=0.1)
+    seen = step(one)
+    _, _, log_ratio, _ = ours(one, seen)
+    assert seen["row"]["kl"] == pytest.approx(log_ratio.mean(), rel=1e-5)
+    assert seen["row"]["kl"] > 0.1
+
+
+@pytest.mark.parametrize(("weight", "is_right"), [(1.0, True), (4 / 3, False)])
+def test_the_beta_of_grpo_weighs_the_kl_as_it_should(bench, step, weight, is_right):
+    """At one token: −A·∇log π with the leave-one-out A, plus log(π/π_ref)·∇log π, times a scale.
+
+    With β itself, uncorrected, the KL would weigh G/(G − 1) = 4/3 times as much.
+    """
+    one = bench(moved=0.1, tokens=1)
+    changes = {} if is_right else {"beta": one.problem.beta}
+    seen = step(one, "grpo", **changes)
+    _, log_prob, log_ratio, phi = ours(one, seen)
+    advantage = (phi - phi.mean(1, keepdims=True)) * 4 / 3
+    coefficients = torch.as_tensor(weight * log_ratio - advantage)
+    (coefficients * log_prob).mean().backward()
+    solver = TRL(ONE, k=4, trainer="grpo")
+    scale = solver.loss_scale(Law(one.problem.beta, 0.9, 1))
+    assert off(one, seen["gradient"], scale) < 1e-4
+
+
+def test_grpo_with_group_scaling_has_another_gradient(bench, step):
+    one = bench(moved=0.1, tokens=1)
+    seen = step(one, "grpo", scale_rewards="group")
+    _, log_prob, log_ratio, phi = ours(one, seen)
+    advantage = (phi - phi.mean(1, keepdims=True)) * 4 / 3
+    (torch.as_tensor(log_ratio - advantage) * log_prob).mean().backward()
+    scale = TRL(ONE, k=4, trainer="grpo").loss_scale(Law(one.problem.beta, 0.9, 1))
+    assert off(one, seen["gradient"], scale) > 1e-2
+
+
+class Killed(Exception):
+    """In place of a power cut."""
+
+
+def run(bench, directory, steps=6, kill_at=None, trainer="rloo", **settings):
+    def follow(row):
+        if row["step"] == kill_at:
+            raise Killed
+
+    descent = Descent(
+        steps=steps, learning_rate=3e-3, checkpoint_every=2, prompts_per_step=3, **settings
+    )
+    solver = TRL(descent, k=4, trainer=trainer)
+    rng = np.random.default_rng(7)
+    return solver.train(bench.policy, bench.problem, directory=directory, callback=follow, rng=rng)
+
+
+def timeless(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_killed_run_ends_where_it_would_have_ended(bench, tmp_path, schedule):
+    whole, other = bench(), bench()
+    expected = run(whole, tmp_path / "whole", schedule=schedule)
+    with pytest.raises(Killed):
+        run(other, tmp_path / "killed", kill_at=4, schedule=schedule)
+    torn = tmp_path / "killed" / "trl" / "checkpoint-6"  # a checkpoint that was being written
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text("{")
+    again = bench()
+    result = run(again, tmp_path / "killed", schedule=schedule)
+    assert timeless(result.rows) == timeless(expected.rows)
+    assert [row["step"] for row in result.rows] == list(range(6))
+    assert [c.step for c in result.checkpoints] == [2, 4, 6]
+    weights = trainable(whole.policy)
+    assert all(torch.equal(weights[name], value) for name, value in trainable(again.policy).items())
+    lines = (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
+    assert len(lines) == 6
+
+
+def test_a_finished_run_is_read_back_and_a_longer_one_goes_on(bench, tmp_path):
+    one, two, three, long = (bench() for _ in range(4))
+    first = run(one, tmp_path / "run", steps=4)
+    again = run(two, tmp_path / "run", steps=4, kill_at=0)  # would be killed if it trained
+    assert timeless(again.rows) == timeless(first.rows)
+    moved = trainable(one.policy)
+    assert all(torch.equal(moved[name], value) for name, value in trainable(two.policy).items())
+    more = run(three, tmp_path / "run", steps=6)
+    whole = run(long, tmp_path / "long", steps=6)
+    assert timeless(more.rows) == timeless(whole.rows)
+    with pytest.raises(ValueError, match="holds a run with another"):
+        TRL(Descent(steps=4, learning_rate=1.0), k=4).train(
+            one.policy, one.problem, directory=tmp_path / "run", rng=np.random.default_rng(7)
+        )
+
+
+def test_it_stops_at_the_policy_whose_kl_reached_the_target(bench, tmp_path):
+    free, stopped = bench(), bench()
+    kls = [row["kl"] for row in run(free, None).rows]
+    last = int(np.argmax(kls))
+    assert last >= 1
+    target = (kls[last] + max(kls[:last])) / 2  # first reached at the highest of all
+    result = run(stopped, tmp_path, target_kl=target)
+    assert (result.stopped, result.steps, len(result.rows)) == ("target_kl", last, last + 1)
+    assert [row["kl"] for row in result.rows] == kls[: last + 1]
+    assert result.checkpoints[-1].step == last
+    kept = torch.load(result.checkpoints[-1].path, weights_only=True)
+    assert all(torch.equal(kept[name], value) for name, value in trainable(stopped.policy).items())
+    again = bench()
+    assert timeless(run(again, tmp_path, target_kl=target).rows) == timeless(result.rows)
+
+
+def test_the_policy_and_the_generators_come_back_as_they_were(bench):
+    one = bench()
+    base = one.policy.module.get_base_model()
+    config, pad = base.generation_config, one.policy.tokenizer.pad_token
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    run(one, None, steps=2)
+    assert base.generation_config is config
+    assert one.policy.tokenizer.pad_token == pad
+    assert list(one.policy.module.peft_config) == ["default"]
+    assert "forward" not in vars(base)
+    assert not one.policy.module.training
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1] == random.getstate()
+    assert np.array_equal(states[2], np.random.get_state()[1])
+    with one.policy.reference():
+        again = one.policy.sample(one.problem.texts, 32, np.random.default_rng(0))
+    assert again == one.problem.rollouts
+
+
+def test_rows_say_what_those_of_the_built_in_solver_say(bench):
+    rows = run(bench(), None, steps=2).rows
+    said = {"step", "rate", "kl", "training_reward", "reward", "gap", "quantile", "gradient_norm"}
+    assert said <= set(rows[0])
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-5)
+    assert rows[1]["rate"] == 3e-3
+
+
+@pytest.mark.filterwarnings("ignore:GRPO charges")
+def test_grpo_runs_too(bench, tmp_path):
+    result = run(bench(), tmp_path, steps=3, trainer="grpo")
+    assert result.steps == 3
+    assert result.rows[2]["kl"] > 0
+
+
+def test_refusals(bench, monkeypatch):
+    from infalign.policies import CausalLM
+
+    one = bench()
+    with pytest.raises(ValueError, match="at least 2 responses"):
+        TRL(k=1)
+    bare = CausalLM(one.policy.module.get_base_model(), one.policy.tokenizer, one.policy.sampling)
+    with pytest.raises(TypeError, match="no CausalLM with an adapter"):
+        TRL(ONE).train(bare, one.problem, rng=np.random.default_rng(0))
+    with pytest.raises(TypeError, match="no CausalLM with an adapter"):
+        TRL(ONE).check(dataclasses.make_dataclass("Table", ["module"])(None), PROMPTS)
+    monkeypatch.setenv("WORLD_SIZE", "5")
+    with pytest.raises(ValueError, match="5 processes cannot share evenly"):
+        TRL(ONE).check(one.policy, PROMPTS)
+    monkeypatch.setattr(solver_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'infalign\[trl\]'"):
+        TRL(ONE)
