@@ -87,11 +87,10 @@ class Length:
 
 
 def contents(path):
-    """Every file that holds data, with a hash of its bytes."""
+    """The identity and every shard, with a hash of its bytes."""
     return {
         str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in path.rglob("*")
-        if file.is_file() and file.name not in {"store.lock", "index.cache"}
+        for file in (path / "store.json", *path.rglob("*.parquet"))
     }
 
 

@@ -6,6 +6,7 @@ procedure, a transform, a solver) has a `kind`, and where the kind says it all i
 `transform: optimal`.
 """
 
+from infalign.config.cluster import Cluster, RayCluster
 from infalign.config.experiment import (
     CausalLM,
     ChoiceLM,
@@ -48,6 +49,7 @@ __all__ = [
     "CausalLM",
     "ChoiceLM",
     "ClassifierReward",
+    "Cluster",
     "EmbeddedReward",
     "Evaluate",
     "ExactSolver",
@@ -66,6 +68,7 @@ __all__ = [
     "Policy",
     "Procedure",
     "Prompts",
+    "RayCluster",
     "Report",
     "Reward",
     "Rollouts",

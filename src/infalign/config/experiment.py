@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from infalign.config.cluster import Cluster
 from infalign.config.members import (
     BestOfN,
     EmbeddedReward,
@@ -213,6 +214,8 @@ class Experiment(Section):
     policy: Policy = field(default_factory=CausalLM)
     """The reference, and what is trained to become the aligned policy."""
     rollouts: Rollouts = field(default_factory=Rollouts)
+    cluster: Cluster | None = None
+    """Whose workers draw and score; by default this process. The results are the same."""
     reward: Reward = field(default_factory=EmbeddedReward)
     """What is trained on."""
     gold: Reward | None = None
@@ -248,6 +251,11 @@ class Experiment(Section):
             len(set(self.baselines)) == len(self.baselines),
             f"baselines are {list(self.baselines)}; each can be trained once",
         )
+        require(
+            self.cluster is None or not isinstance(self.policy, ChoiceLM),
+            "cluster is given, but policy is choice_lm, whose responses are listed: nothing is "
+            "sampled that workers could share. Leave cluster out, or choose `policy: causal_lm`",
+        )
         self._require_feasible_training()
 
     def _require_feasible_training(self) -> None:
@@ -256,12 +264,6 @@ class Experiment(Section):
             not isinstance(training, ExactSolver) or isinstance(self.policy, ChoiceLM),
             "training is exact, which sums over all responses, but policy has too many to list; "
             "choose `policy: choice_lm`, or another solver",
-        )
-        require(
-            getattr(training, "engine", "builtin") == "builtin"
-            or isinstance(self.policy, CausalLM),
-            f"training.engine is trl, which samples text, but policy is {self.policy.kind}; choose "
-            "`policy: causal_lm`, or `training.engine: builtin`",
         )
         require(
             (training.prompts_per_step or 1) <= self.prompts.train,

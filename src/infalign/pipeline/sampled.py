@@ -16,6 +16,7 @@ from jaxtyping import Float
 from infalign import evaluation
 from infalign.decoding import decode_stored
 from infalign.evaluation import ideal_table, win_rate_samples
+from infalign.pipeline import cluster
 from infalign.pipeline.measurement import SPLITS, Measurement, Split
 from infalign.pipeline.study import POLICIES, Study, procedure_name, recorded
 from infalign.prompts import Prompt
@@ -32,7 +33,7 @@ from infalign.report import (
     DecompositionRow,
     IdealRow,
 )
-from infalign.rollouts import RolloutStore, collect, score
+from infalign.rollouts import RolloutStore, collect
 from infalign.training.rewards import CalibratedReward, RawReward, TrainingReward
 from infalign.training.solver import Problem
 
@@ -77,11 +78,11 @@ class SampledStudy(Study):
         return [prompt for split in SPLITS for prompt in self._measured(split)]
 
     def roll_out(self) -> None:
-        train, chunk = self.prompts["train"], self.experiment.rollouts.chunk
+        train = self.prompts["train"]
         with self.policy.reference():
             with self.timed("rollouts") as extra, self.show.progress("rollouts") as progress:
                 k = self.experiment.rollouts.k
-                collect(self.policy, train, k, self.store, chunk=chunk, progress=progress)
+                cluster.collect(self, k, train, self.store, progress)
                 extra |= _counts(self.store, train)
             with (
                 self.timed("rollouts to judge against") as extra,
@@ -89,14 +90,14 @@ class SampledStudy(Study):
             ):
                 both = self._measured_prompts
                 m = self.experiment.evaluate.samples
-                collect(self.policy, both, m, self.fresh, chunk=chunk, progress=progress)
+                cluster.collect(self, m, both, self.fresh, progress)
                 extra |= _counts(self.fresh, both)
 
     def score(self) -> None:
         train = self.prompts["train"]
         with self.timed("rewards"):
             with self.show.progress(f"rewards: {self.reward.name}") as progress:
-                score(self.store, self.reward, train, progress)
+                cluster.score(self, self.reward.name, train, self.store, progress)
             self._judge(self.fresh, self._measured_prompts, "the reference", list(self.judges))
 
     def _judge(
@@ -104,7 +105,7 @@ class SampledStudy(Study):
     ) -> None:
         for name in judges:
             with self.show.progress(f"rewards of {whose}: {name}") as progress:
-                score(store, self.judges[name], prompts, progress)
+                cluster.score(self, name, prompts, store, progress)
 
     @functools.cached_property
     def calibration(self) -> EmpiricalCalibration:

@@ -287,8 +287,8 @@ def _refuse_other(folder: Path, experiment: Experiment) -> None:
 
 
 def _saved(experiment: Experiment) -> str:
-    """The experiment file as the folder keeps it: wherever the folder is moved."""
-    return dump_experiment(dataclasses.replace(experiment, output="."))
+    """The experiment file as the folder keeps it: wherever it is moved, whoever did the work."""
+    return dump_experiment(dataclasses.replace(experiment, output=".", cluster=None))
 
 
 def _changed(old: str, new: str) -> str:

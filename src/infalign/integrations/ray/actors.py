@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import socket
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
@@ -44,9 +45,11 @@ class Task:
 class Worker:
     """The actor: makes its policy or reward at the first chunk, then answers chunk after chunk."""
 
-    def __init__(self, task: bytes, attempts: Any) -> None:
-        self._task: Task = pickle.loads(task)
-        self._attempts = attempts
+    def __init__(self, task: bytes, attempts: Any, path: list[str]) -> None:
+        # What can be imported where this was started can be imported here.
+        sys.path += [folder for folder in path if folder not in sys.path]
+        self._shipped, self._attempts = task, attempts
+        self._task: Task | None = None
         self._made: Any = None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -60,23 +63,25 @@ class Worker:
         import ray
 
         try:
+            if self._task is None:  # here, so that what cannot be imported is said like the rest
+                self._task = pickle.loads(self._shipped)
             tried: Any = ray.get(self._attempts.begin.remote(index))
-            if tried > self._task.tries:
-                raise ChildProcessError(
-                    f"{self._task.tries} workers died one after another over the same chunk of "
-                    f"{self._task.name}. Most often that is memory: lower the chunk "
-                    "(rollouts.chunk), or have fewer workers on a machine."
-                )
-            return _pickled((self._task_result(pickle.loads(data)), None))
+            return _pickled((self._result(self._task, tried, pickle.loads(data)), None))
         except Exception as error:
             return _pickled((None, _portable(error)))
 
-    def _task_result(self, part: Any) -> Any:
+    def _result(self, task: Task, tried: int, part: Any) -> Any:
+        if tried > task.tries:
+            raise ChildProcessError(
+                f"{task.tries} workers died one after another over the same chunk of {task.name}. "
+                "Most often that is memory: lower the chunk (rollouts.chunk), or have fewer "
+                "workers on a machine."
+            )
         if self._made is None:
-            made = self._task.make()
-            self._task.check(made)
+            made = task.make()
+            task.check(made)
             self._made = made
-        return self._task.work(self._made, part)
+        return task.work(self._made, part)
 
 
 class Attempts:
@@ -123,7 +128,11 @@ def results(task: Task, parts: Iterable[Any], workers: Workers) -> Generator[tup
         compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus or None,
-        fn_constructor_args=(shipped, _attempts(ray)),
+        fn_constructor_args=(
+            shipped,
+            _attempts(ray),
+            [os.path.abspath(folder) for folder in sys.path],
+        ),
     )
     quieten(found)
     batches = found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
