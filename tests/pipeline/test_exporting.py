@@ -1,9 +1,12 @@
 """What is frozen of a study is what the study trains on."""
 
+import dataclasses
+import json
 import runpy
 
 import numpy as np
 import pytest
+import yaml
 
 from infalign.integrations.frozen import FrozenReward
 from infalign.pipeline import open_study, reward
@@ -69,3 +72,14 @@ def test_listed_responses_are_not_exported(experiment, tmp_path):
     study = open_study(experiment(policy=policy, training={"kind": "exact", "kl": 0.5}))
     with pytest.raises(ValueError, match=r"policy is choice_lm, .* Set `policy: causal_lm`"):
         export(study, "verl", tmp_path / "x")
+
+
+def test_trl_is_given_a_file_that_its_own_configuration_takes(study, tmp_path):
+    trl = pytest.importorskip("trl")
+    file = export(study, "trl", tmp_path / "made", prompts_per_step=5, samples=4, epochs=3)
+    written = yaml.safe_load(file.read_text())
+    known = {field.name for field in dataclasses.fields(trl.RLOOConfig)}
+    config = trl.RLOOConfig(**{k: v for k, v in written.items() if k in known}, use_cpu=True)
+    assert (config.beta, config.num_generations) == (study.problem("infalign").beta, 4)
+    rows = (file.parent / "train.jsonl").read_text().splitlines()
+    assert [json.loads(row)["prompt_id"] for row in rows] == study.ids

@@ -1,7 +1,7 @@
 """`infalign export ENGINE`: the calibrated reward, the prompts and the settings, for an engine."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,6 +47,9 @@ def trl(
     per_step: PerStep = None,
     samples: Samples = None,
     epochs: Epochs = 1,
+    trainer: Annotated[
+        str, typer.Option("--trainer", metavar="rloo|grpo", help="Whose options are written.")
+    ] = "rloo",
     changes: Changes = None,
     output: Output = None,
 ) -> None:
@@ -58,7 +61,10 @@ def trl(
       [cyan]infalign export trl experiment.yaml --to export[/]
       [cyan]trl rloo --config export/trl/rloo.yaml[/]
     """
-    _export("trl", file, to, model, per_step, samples, epochs, changes, output)
+    if trainer not in ("rloo", "grpo"):
+        raise ValueError(f"--trainer {trainer}: there are trainers 'rloo' and 'grpo'.")
+    asked = {"trainer": trainer, "model": model, "samples": samples, "epochs": epochs}
+    _export("trl", file, to, asked | {"prompts_per_step": per_step}, changes, output)
 
 
 @app.command()
@@ -81,7 +87,8 @@ def verl(
       [cyan]infalign export verl experiment.yaml --to export[/]
       [cyan]bash export/verl/verl.sh trainer.n_gpus_per_node=8[/]
     """
-    _export("verl", file, to, model, per_step, samples, epochs, changes, output)
+    asked = {"prompts_per_step": per_step, "model": model, "samples": samples, "epochs": epochs}
+    _export("verl", file, to, asked, changes, output)
 
 
 @app.command()
@@ -104,29 +111,19 @@ def openrlhf(
       [cyan]infalign export openrlhf experiment.yaml --to export[/]
       [cyan]bash export/openrlhf/openrlhf.sh[/]
     """
-    _export("openrlhf", file, to, model, per_step, samples, epochs, changes, output)
+    asked = {"prompts_per_step": per_step, "model": model, "samples": samples, "epochs": epochs}
+    _export("openrlhf", file, to, asked, changes, output)
 
 
 def _export(
     engine: str,
     file: Path,
     to: Path | None,
-    model: str | None,
-    per_step: int | None,
-    samples: int | None,
-    epochs: int,
+    asked: dict[str, Any],
     changes: list[str] | None,
     output: Path | None,
 ) -> None:
     with opened_study(file, changes, output) as (study, pipeline):
         pipeline.reward(study)
-        where = pipeline.export(
-            study,
-            engine,
-            to or study.folder / "export",
-            model=model,
-            prompts_per_step=per_step,
-            samples=samples,
-            epochs=epochs,
-        )
+        where = pipeline.export(study, engine, to or study.folder / "export", **asked)
         print_result(str(where))

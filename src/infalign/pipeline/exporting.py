@@ -75,6 +75,7 @@ def export(
     prompts_per_step: int | None = None,
     samples: int | None = None,
     epochs: int = 1,
+    trainer: Literal["rloo", "grpo"] = "rloo",
 ) -> Path:
     """Write what an engine needs to train on a study's reward: `frozen/` and `<engine>/`.
 
@@ -86,6 +87,7 @@ def export(
         prompts_per_step: in one update; by default the experiment's, or all up to 32.
         samples: responses to each prompt in one update; by default the experiment's, or 8.
         epochs: times every prompt is visited.
+        trainer: of TRL's.
 
     Returns:
         The file to start training with.
@@ -96,19 +98,21 @@ def export(
     """
     frozen = frozen_reward(study, Path(folder) / "frozen")
     training, train = study.experiment.training, study.prompts["train"]
-    asked_samples = samples or getattr(training, "samples_per_prompt", None) or 8
+    drawn = samples or getattr(training, "samples_per_prompt", None) or 8
     per_step = prompts_per_step or training.prompts_per_step or min(32, len(train))
     codec = study.policy.codec
-    writers = {"verl": ("verl", "write_verl"), "openrlhf": ("openrlhf", "write_openrlhf")}
-    module, name = writers[engine]
-    write = getattr(importlib.import_module(f"infalign.integrations.{module}"), name)
-    where = write(
-        frozen,
-        train,
+    where, asked = (
         Path(folder) / engine,
-        model=model or study.policy.source,
-        batches=Batches(per_step, asked_samples, epochs),
-        context=codec.context_text,
-        prompt_tokens=max(len(codec.encode(prompt.text)) for prompt in train),
+        {
+            "model": model or study.policy.source,
+            "batches": Batches(per_step, drawn, epochs),
+            "prompt_tokens": max(len(codec.encode(prompt.text)) for prompt in train),
+        },
     )
-    return where / f"{engine}.sh"
+    if engine == "trl":
+        from infalign.integrations.trl.export import write_trl
+
+        return write_trl(frozen, train, where, trainer=trainer, **asked) / f"{trainer}.yaml"
+    module = importlib.import_module(f"infalign.integrations.{engine}")
+    write = getattr(module, f"write_{engine}")
+    return write(frozen, train, where, context=codec.context_text, **asked) / f"{engine}.sh"
