@@ -13,9 +13,9 @@ import importlib
 import importlib.machinery
 import importlib.util
 import os
-import re
-import shlex
+import subprocess
 import sys
+import tempfile
 import types
 from pathlib import Path
 from unittest import mock
@@ -170,8 +170,16 @@ def openrlhf_parser():
 
 
 def arguments(script):
-    """What an exported script passes on, as the shell would split it."""
-    text = script.read_text(encoding="utf-8")
-    body = text[text.index("exec ") :].replace("\\\n", " ").replace('"$@"', "")
-    here = str(script.parent)
-    return [re.sub(r"\$here", here, word) for word in shlex.split(body)][4:]
+    """What an exported script passes on: it is run, with a `python3` that repeats its words."""
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder) / "python3"
+        said.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+        said.chmod(0o755)
+        path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+        run = subprocess.run(
+            ["bash", script], capture_output=True, check=True, env={**os.environ, "PATH": path}
+        )
+    words = run.stdout.decode().split("\0")[:-1]
+    assert words[0] == "-m"
+    assert (RELEASED / words[1].replace(".", "/")).with_suffix(".py").is_file()
+    return words[2:]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from infalign.integrations import openrlhf, verl
 from infalign.integrations.frozen import FrozenReward
+from infalign.integrations.trl import CalibratedReward as TrlReward
 from infalign.prompts import Prompt
 from infalign.quantile.calibration import EmpiricalCalibration
 from infalign.quantile.transforms import Custom, Exponential, Identity, Log
@@ -115,6 +116,7 @@ def paths(load, frozen_folder, prompts, folder):
     manager = loaded_by_verl(load, folder / "verl")
     remote = str(folder / "openrlhf/reward.py")
     executor = load("openrlhf.utils.agent").SingleTurnAgentExecutor([remote])
+    trl = TrlReward(frozen_folder)
 
     def of_openrlhf(prompt, text):
         return asked_by_openrlhf(executor, labelled[prompt.id], text)["reward"].item()
@@ -122,6 +124,7 @@ def paths(load, frozen_folder, prompts, folder):
     return {
         "verl": lambda p, c: asked_by_verl(manager, rows[p.id], c, 64)["reward_score"],
         "OpenRLHF": of_openrlhf,
+        "TRL": lambda p, c: trl([p.text], [c], prompt_id=[p.id])[0],
         "frozen": lambda p, c: FrozenReward.load(frozen_folder).score([p.id], [c]).training_rewards,
     }
 

@@ -7,6 +7,7 @@ verl, ray or torch is imported here.
 
 import io
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -196,13 +197,13 @@ def _parquet(rows: Sequence[Row]) -> bytes:
 
 
 def _script(asked: Mapping[str, Any], model: str) -> str:
-    template = f'actor_rollout_ref.model.custom_chat_template="{AS_IT_IS}"'
+    quoted = json.dumps(model, ensure_ascii=False)
     lines = [
         "\"data.train_files='$here/train.parquet'\"",
         "\"data.val_files='$here/train.parquet'\"",
         "\"reward.custom_reward_function.path='$here/reward.py'\"",
-        f"'actor_rollout_ref.model.path={json.dumps(model, ensure_ascii=False)}'",
-        f"'{template}'",
+        shlex.quote(f"actor_rollout_ref.model.path={quoted}"),
+        f"'actor_rollout_ref.model.custom_chat_template=\"{AS_IT_IS}\"'",
         *(f"{key}={value}" for key, value in asked.items()),
     ]
     return _HEAD + "".join(f"  {line} \\\n" for line in lines) + '  "$@"\n'
