@@ -266,6 +266,12 @@ class Experiment(Section):
             "choose `policy: choice_lm`, or another solver",
         )
         require(
+            getattr(training, "engine", "builtin") == "builtin"
+            or isinstance(self.policy, CausalLM),
+            f"training.engine is trl, which samples text, but policy is {self.policy.kind}; choose "
+            "`policy: causal_lm`, or `training.engine: builtin`",
+        )
+        require(
             (training.prompts_per_step or 1) <= self.prompts.train,
             f"training.prompts_per_step is {training.prompts_per_step}, but prompts.train is "
             f"{self.prompts.train}",

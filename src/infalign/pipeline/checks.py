@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infalign.config import CallableReward
+from infalign.pipeline.build import solvers_of
 from infalign.pipeline.cluster import check_cluster
 from infalign.rollouts.shards import content_key, write_atomically
 
@@ -27,7 +28,10 @@ def check_study(study: "Study") -> None:
     require_own_prompts(study)
     require_same_prompts(study)
     check_cluster(study.experiment.cluster)
+    solvers = solvers_of(study.experiment)
     study.policy.contexts([prompt.text for prompt in prompts])
+    for _, solver in solvers:
+        solver.check(study.policy, study.prompts["train"])
     sections = (study.experiment.reward, study.experiment.gold, *study.experiment.auditors)
     sections = [section for section in sections if section is not None]
     if len(study.judges) < len(sections):
