@@ -103,7 +103,9 @@ def released():
     ours = {name: sys.modules.pop(name) for name in list(sys.modules) if _root(name) in roots}
     sys.meta_path.insert(0, _Finder)
     try:
-        yield importlib.import_module
+        # Marking functions to be compiled loads the compiler, which takes longer than all tests.
+        with mock.patch("torch.compile", lambda function=None, **options: function):
+            yield importlib.import_module
     finally:
         sys.meta_path.remove(_Finder)
         for name in [name for name in sys.modules if _root(name) in roots]:
