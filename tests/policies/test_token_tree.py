@@ -49,6 +49,15 @@ def test_rows_stay_within_their_budget_unless_one_sequence_is_longer():
     assert packed.lengths.tolist() == [8, 10, 3]
 
 
+def test_a_long_prompt_is_not_repeated_for_every_response():
+    """20 tokens and six responses of 6: a row of 24 would hold one of them."""
+    responses = [[i, 0, 0, 0, 0, 0, 1] for i in range(6)]
+    packed = pack([[9] * 20] * 6, responses, row_tokens=24)
+    assert packed.lengths.tolist() == [20 + 3 * 6] * 2
+    apart = pack([[i] * 20 for i in range(3)], responses[:3], row_tokens=24)
+    assert apart.lengths.tolist() == [26] * 3  # nothing shared: no longer rows
+
+
 @pytest.mark.parametrize("share", [True, False])
 def test_padding_attends_to_itself_only(share):
     packed = pack([[0], [1, 2, 3]], [[1], [1]], row_tokens=3, share=share)

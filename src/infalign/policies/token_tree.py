@@ -96,17 +96,26 @@ def pack(
         contexts: prompt tokens, N of at least one each. Neighbours should share prefixes.
         responses: response tokens, N of at least one each.
         row_tokens: a tree is closed before it grows beyond this, unless one sequence alone does.
+            Responses to one long prompt may fill a row of twice the prompt's length: that is where
+            attention, (P + s·R)² for s responses of R tokens, is least work per response.
         share: False gives each sequence a row of its own, for models that cannot be masked.
     """
     trees: list[_Tree] = []
     for index, (context, response) in enumerate(zip(contexts, responses, strict=True)):
         read = [*context, *response[:-1]]
         tree = trees[-1] if trees and share else None
-        if tree is None or len(tree.tokens) + tree.missing(read) > row_tokens:
+        if tree is None or not _fits(tree, read, len(context), row_tokens):
             tree = _Tree()
             trees.append(tree)
         tree.insert(index, context, response)
     return _flatten(trees, share)
+
+
+def _fits(tree: _Tree, read: Sequence[int], context: int, row_tokens: int) -> bool:
+    missing = tree.missing(read)
+    shares_context = missing <= len(read) - context
+    limit = max(row_tokens, 2 * context) if shares_context else row_tokens
+    return len(tree.tokens) + missing <= limit
 
 
 def _flatten(trees: list[_Tree], share: bool) -> PackedRows:
