@@ -116,12 +116,8 @@ class TestRows:
         chat = Prompt("c", tokenizer.apply_chat_template(said, tokenize=False))
         two = {plain.id: plain.text, chat.id: chat.text}
         frozen = freeze_at(tmp_path / "f", two, [[0, 1], [1, 2]], Identity())
-
-        def context(text):
-            return tokenizer.decode(codec.encode(text), clean_up_tokenization_spaces=False)
-
         folder = verl.write_verl(
-            frozen, [plain, chat], tmp_path / "v", batches=ONE, context=context
+            frozen, [plain, chat], tmp_path / "v", batches=ONE, context=codec.context_text
         )
         template = overrides_of(folder)["actor_rollout_ref.model.custom_chat_template"]
         builders = engine("verl.utils.tokenizer.continuous_token")

@@ -234,8 +234,8 @@ def _words(value: Any) -> str:
 _HEAD = f"""#!/usr/bin/env bash
 # Trains on the calibrated reward with OpenRLHF {VERSION}. What is set here is what the theory
 # needs; speed is yours and comes after the script's name, for example:
-#   ./openrlhf.sh --vllm.num_engines 4 --vllm.enable_prefix_caching --ds.zero_stage 3 \\
-#     --actor.adam.lr 1e-6 --train.micro_batch_size 2
+#   ./openrlhf.sh --train.colocate_all --vllm.num_engines 8 --vllm.gpu_memory_utilization 0.5 \\
+#     --vllm.enable_sleep --ds.enable_sleep --ds.zero_stage 3 --actor.adam.lr 1e-6
 set -euo pipefail
 here=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
 exec python3 -m openrlhf.cli.train_ppo_ray \\

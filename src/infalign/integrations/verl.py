@@ -174,6 +174,9 @@ def settings(frozen: FrozenReward, batches: Batches, prompt_tokens: int) -> dict
         "reward.reward_model.enable": False,
         "data.prompt_key": "prompt",
         "data.reward_fn_key": "data_source",
+        # What verl has no default for, or one that needs more files; the user's to change.
+        f"{rollout}.name": "vllm",
+        f"{actor}.use_dynamic_bsz": True,
         "trainer.val_before_train": False,
     }
 
@@ -212,8 +215,8 @@ def _script(asked: Mapping[str, Any], model: str) -> str:
 _HEAD = f"""#!/usr/bin/env bash
 # Trains on the calibrated reward with verl {VERSION}. What is set here is what the theory needs;
 # speed is yours and comes after the script's name, for example:
-#   ./verl.sh actor_rollout_ref.rollout.name=vllm actor_rollout_ref.actor.optim.lr=1e-6 \\
-#     actor_rollout_ref.actor.use_dynamic_bsz=True trainer.n_gpus_per_node=8 trainer.logger=console
+#   ./verl.sh trainer.n_gpus_per_node=8 trainer.logger=console \\
+#     actor_rollout_ref.actor.optim.lr=1e-6 actor_rollout_ref.rollout.tensor_model_parallel_size=1
 set -euo pipefail
 here=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
 exec python3 -m verl.trainer.main_ppo \\
