@@ -187,7 +187,7 @@ MISTAKES = [
         {"policy": {"kind": "causal_lm", "lora": {"rnk": 4}}},
         r"^here: policy\.lora\.rnk: unknown; did you mean 'rank'\?$",
     ),
-    ({"rollouts": {"xyz": 4}}, r"^here: rollouts\.xyz: unknown; choose from k, chunk$"),
+    ({"rollouts": {"xyz": 4}}, r"^here: rollouts\.xyz: unknown; choose from k, chunk, engine$"),
     (
         {"procedure": {"kind": "identity", "n": 4}},
         r"procedure\.n: unknown; choose from kind$",

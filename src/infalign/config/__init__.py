@@ -7,6 +7,7 @@ procedure, a transform, a solver) has a `kind`, and where the kind says it all i
 """
 
 from infalign.config.cluster import Cluster, RayCluster
+from infalign.config.engines import VLLM, Engine, OpenAIServer, wherever_it_runs
 from infalign.config.experiment import (
     CausalLM,
     ChoiceLM,
@@ -44,6 +45,7 @@ from infalign.config.members import (
 from infalign.config.solvers import ExactSolver, FitSolver, OfflineSolver, OnlineSolver, Solver
 
 __all__ = [
+    "VLLM",
     "BestOfN",
     "CallableReward",
     "CausalLM",
@@ -51,6 +53,7 @@ __all__ = [
     "ClassifierReward",
     "Cluster",
     "EmbeddedReward",
+    "Engine",
     "Evaluate",
     "ExactSolver",
     "Experiment",
@@ -63,6 +66,7 @@ __all__ = [
     "MedianOfN",
     "OfflineSolver",
     "OnlineSolver",
+    "OpenAIServer",
     "OptimalTransform",
     "OrderStatistic",
     "Policy",
@@ -79,4 +83,5 @@ __all__ = [
     "load_experiment",
     "read_experiment",
     "validate_experiment",
+    "wherever_it_runs",
 ]

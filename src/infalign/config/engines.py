@@ -1,13 +1,16 @@
 """Who draws the reference's rollouts, where that is not the local policy itself."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from infalign.config.section import BY_KIND, NAME_ALONE, Section, is_positive, require
 
-__all__ = ["VLLM", "Engine", "OpenAIServer", "require_engine_fits"]
+__all__ = ["VLLM", "Engine", "OpenAIServer", "require_engine_fits", "wherever_it_runs"]
 
 _WITH_TOKENS = ("vllm", "sglang")
+_LAW = ("model", "server", "revision", "log_probs", "dtype")
+"""Settings of an engine that say what is drawn; the others say where, and how patiently."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,3 +131,16 @@ def require_engine_fits(engine: Any, policy: Any, training: Any, cluster: Any = 
         "policy.model is embedded, a name that no server knows; give rollouts.engine.model, the "
         "name it serves that model by",
     )
+
+
+def wherever_it_runs(experiment: Any) -> Any:
+    """The experiment without what only says who does the work, and where.
+
+    Two experiments of which this is the same have the same results: servers may move, and a run
+    that was interrupted goes on with more patience.
+    """
+    rollouts, engine = experiment.rollouts, experiment.rollouts.engine
+    if engine is not None:
+        law = {name: getattr(engine, name) for name in _LAW if hasattr(engine, name)}
+        rollouts = dataclasses.replace(rollouts, engine=type(engine)(**law))
+    return dataclasses.replace(experiment, cluster=None, rollouts=rollouts)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from infalign.config.cluster import Cluster
+from infalign.config.engines import Engine, require_engine_fits
 from infalign.config.members import (
     BestOfN,
     EmbeddedReward,
@@ -146,6 +147,8 @@ class Rollouts(Section):
     """Responses per prompt. ≥ 2; 8 times the procedure's N or more is good."""
     chunk: int = 8
     """Prompts sampled, and written, at a time. ≥ 1."""
+    engine: Engine | None = None
+    """Who draws them; by default the policy itself."""
 
     def __post_init__(self) -> None:
         require(
@@ -256,6 +259,7 @@ class Experiment(Section):
             "cluster is given, but policy is choice_lm, whose responses are listed: nothing is "
             "sampled that workers could share. Leave cluster out, or choose `policy: causal_lm`",
         )
+        require_engine_fits(self.rollouts.engine, self.policy, self.training, self.cluster)
         self._require_feasible_training()
 
     def _require_feasible_training(self) -> None:

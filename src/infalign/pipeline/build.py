@@ -87,7 +87,7 @@ def policy_of(
     from infalign.policies.choice_lm import ChoiceLM
     from infalign.policies.loading import LoRA
 
-    embedded = section.model == "embedded"
+    embedded, source = section.model == "embedded", source_of(section)
     options: dict[str, Any] = {
         "lora": LoRA(section.lora.rank, section.lora.alpha, layers=section.lora.layers),
         "dtype": section.dtype,
@@ -95,7 +95,6 @@ def policy_of(
     }
     if embedded:
         options["name"] = "SmolLM2-135M-Instruct"
-    source = _embedded_model() if embedded else section.model
     if isinstance(section, sections.ChoiceLM):
         return ChoiceLM.from_pretrained(source, section.candidates, section.temperature, **options)
     stop = section.stop or (REVIEW_STOPS if embedded else ())
@@ -103,7 +102,10 @@ def policy_of(
     return CausalLM.from_pretrained(source, sampling, **options)
 
 
-def _embedded_model() -> str:
+def source_of(section: sections.CausalLM | sections.ChoiceLM) -> str:
+    """The folder or hub id of a policy's weights."""
+    if section.model != "embedded":
+        return section.model
     from infalign.assets import asset_folder
 
     return str(asset_folder("smollm2-135m-instruct"))

@@ -21,6 +21,7 @@ from infalign.rollouts import Progress, RolloutStore
 
 if TYPE_CHECKING:
     from infalign.integrations.ray import Workers
+    from infalign.pipeline.sampled import SampledStudy
     from infalign.pipeline.study import Study
 
 __all__ = ["check_cluster", "collect", "score"]
@@ -44,13 +45,17 @@ def check_cluster(section: RayCluster | None) -> None:
 
 
 def collect(
-    study: "Study", k: int, prompts: Sequence[Prompt], store: RolloutStore, progress: Progress
+    study: "SampledStudy",
+    k: int,
+    prompts: Sequence[Prompt],
+    store: RolloutStore,
+    progress: Progress,
 ) -> None:
     """K responses of the reference to each prompt, into the store."""
     experiment, section = study.experiment, study.experiment.cluster
     chunk = experiment.rollouts.chunk
     if section is None:
-        rollouts.collect(study.policy, prompts, k, store, chunk=chunk, progress=progress)
+        rollouts.collect(study.drawer, prompts, k, store, chunk=chunk, progress=progress)
         return
     from infalign.integrations.ray import rollout
 

@@ -7,14 +7,40 @@ log-probabilities these are compared with the local policy's own.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from infalign.pipeline import build
 from infalign.policies.trial import Trial
 from infalign.protocols import Response, Sampling
 
-__all__ = ["DrawnBy", "engine_of", "require_same_model"]
+if TYPE_CHECKING:
+    from infalign.pipeline.study import Study
+
+__all__ = ["DrawnBy", "drawer_of", "engine_of", "require_same_model"]
+
+
+def drawer_of(study: "Study") -> Any:
+    """Who draws a study's reference rollouts: its policy, or the engine the experiment names.
+
+    Raises:
+        ImportError: what the engine needs is not installed.
+        ValueError: the sampling law cannot be told to it.
+    """
+    experiment, policy = study.experiment, study.policy
+    section = experiment.rollouts.engine
+    if section is None:
+        return policy
+    engine = engine_of(section, policy, build.source_of(experiment.policy))
+    return DrawnBy(
+        policy,
+        engine,
+        lambda: [prompt.text for side in study.prompts.values() for prompt in side],
+        rescore=experiment.training.kind in ("fit", "offline"),
+        tolerance=section.tolerance,
+        say=study.show.say,
+    )
 
 
 def engine_of(section: Any, policy: Any, source: str) -> Any:

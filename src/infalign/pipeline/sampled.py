@@ -16,7 +16,7 @@ from jaxtyping import Float
 from infalign import evaluation
 from infalign.decoding import decode_stored
 from infalign.evaluation import ideal_table, win_rate_samples
-from infalign.pipeline import cluster
+from infalign.pipeline import cluster, engines
 from infalign.pipeline.measurement import SPLITS, Measurement, Split
 from infalign.pipeline.study import POLICIES, Study, procedure_name, recorded
 from infalign.prompts import Prompt
@@ -52,6 +52,8 @@ class SampledStudy(Study):
         "Limit and transforms: theory for continuous rewards and perfect calibration. Raw: exact "
         "tilt of the stored rollouts of the training prompts, cross-fitted."
     )
+    drawer = functools.cached_property(engines.drawer_of)
+    """Who draws the reference's rollouts."""
 
     @functools.cached_property
     def store(self) -> RolloutStore:
@@ -66,7 +68,7 @@ class SampledStudy(Study):
     def _open(self, folder: str, stage: str) -> RolloutStore:
         seed = int(self.rng(stage).integers(2**31))
         with self.policy.reference():
-            return RolloutStore.open(self.folder / folder, self.policy, seed)
+            return RolloutStore.open(self.folder / folder, self.drawer, seed)
 
     def _measured(self, split: Split) -> list[Prompt]:
         """The prompts policies are measured on: some of the training prompts may do."""
@@ -293,8 +295,6 @@ class SampledStudy(Study):
 
 
 def _counts(store: RolloutStore, prompts: Sequence[Prompt]) -> dict[str, int]:
-    responses = store.responses(prompts)
-    return {
-        "responses": sum(map(len, responses)),
-        "tokens": sum(len(r.token_ids) for row in responses for r in row),
-    }
+    rows = store.responses(prompts)
+    tokens = sum(len(response.token_ids) for row in rows for response in row)
+    return {"responses": sum(map(len, rows)), "tokens": tokens}

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from infalign import evaluation
-from infalign.config import Experiment, dump_experiment
+from infalign.config import Experiment, dump_experiment, wherever_it_runs
 from infalign.pipeline import build
 from infalign.pipeline.measurement import Measurement, Split, at_kl, reach
 from infalign.pipeline.show import Show
@@ -288,7 +288,7 @@ def _refuse_other(folder: Path, experiment: Experiment) -> None:
 
 def _saved(experiment: Experiment) -> str:
     """The experiment file as the folder keeps it: wherever it is moved, whoever did the work."""
-    return dump_experiment(dataclasses.replace(experiment, output=".", cluster=None))
+    return dump_experiment(dataclasses.replace(wherever_it_runs(experiment), output="."))
 
 
 def _changed(old: str, new: str) -> str:
