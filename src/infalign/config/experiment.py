@@ -14,7 +14,7 @@ from infalign.config.members import (
     Transform,
 )
 from infalign.config.section import BY_KIND, NAME_ALONE, Section, is_positive, require
-from infalign.config.solvers import ExactSolver, FitSolver, OnlineSolver, Solver
+from infalign.config.solvers import ExactSolver, FitSolver, OfflineSolver, OnlineSolver, Solver
 
 __all__ = [
     "CausalLM",
@@ -279,6 +279,13 @@ class Experiment(Section):
             (training.prompts_per_step or 1) <= self.prompts.train,
             f"training.prompts_per_step is {training.prompts_per_step}, but prompts.train is "
             f"{self.prompts.train}",
+        )
+        require(
+            not isinstance(training, OfflineSolver)
+            or (training.prompts_per_step or self.prompts.train) % training.processes == 0,
+            f"training.processes is {training.processes}, but a step takes all of prompts.train = "
+            f"{self.prompts.train}, which they cannot share out equally; give a "
+            f"training.prompts_per_step that is a multiple of {training.processes}",
         )
         if isinstance(training, FitSolver):
             require(

@@ -9,7 +9,10 @@ from typing import Annotated, Literal
 
 from infalign.config.section import BY_KIND, NAME_ALONE, Section, is_positive, require
 
-__all__ = ["ExactSolver", "FitSolver", "OfflineSolver", "OnlineSolver", "Solver"]
+__all__ = ["LAUNCHES", "ExactSolver", "FitSolver", "OfflineSolver", "OnlineSolver", "Solver"]
+
+LAUNCHES = ("ddp", "fsdp", "zero2", "zero3")
+"""Ways for several processes to work together that come with this package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,11 @@ class _Solver(Section):
     """Steps between checkpoints, from which a run resumes. ≥ 1."""
     stop_at_kl: float | None = None
     """Stop early when the measured KL reaches this many nats. > 0."""
+    processes: int = 1
+    """Processes that train one policy together, each on a GPU or a share of the CPUs. ≥ 1."""
+    accelerate: str | None = None
+    """How they work together: ddp (the default), fsdp, zero2, zero3, or the path of an accelerate
+    configuration."""
 
     def __post_init__(self) -> None:
         require(
@@ -53,6 +61,33 @@ class _Solver(Section):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} is {value}; at least 1 is needed")
         require(self.warmup >= 0, f"warmup is {self.warmup}; 0 or more is needed")
+        self._require_company()
+
+    def _require_company(self) -> None:
+        """Refuse several processes where there is nothing to share out."""
+        count, how = self.processes, self.accelerate
+        require(count >= 1, f"processes is {count}; at least 1 is needed")
+        shares = isinstance(self, OfflineSolver) or getattr(self, "engine", "") == "trl"
+        require(
+            count == 1 or shares,
+            f"processes is {count}, but this solver takes its steps in one process: 1 is needed. "
+            "`kind: offline` and `kind: online` with `engine: trl` share a step out among several",
+        )
+        require(
+            how is None or count > 1,
+            f"accelerate is {how}, but processes is {count}; it says how several processes work "
+            "together: 2 or more are needed, one for each GPU. Or leave it out",
+        )
+        require(
+            how is None or how in LAUNCHES or how.endswith((".yaml", ".yml", ".json")),
+            f"accelerate is {how}; one of {', '.join(LAUNCHES)} is needed, or the path of an "
+            "accelerate configuration that ends in .yaml, .yml or .json",
+        )
+        require(
+            not isinstance(self, OfflineSolver) or (self.prompts_per_step or count) % count == 0,
+            f"prompts_per_step is {self.prompts_per_step}, but processes is {count}; a multiple of "
+            f"{count} is needed, because each process takes as many prompts of a step as any other",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import numpy as np
 from infalign.config import CallableReward
 from infalign.pipeline.build import solvers_of
 from infalign.pipeline.cluster import check_cluster
+from infalign.pipeline.launching import has_gpu, refuse_unlaunchable
 from infalign.rollouts.shards import content_key, write_atomically
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def check_study(study: "Study") -> None:
     require_same_prompts(study)
     check_cluster(study.experiment.cluster)
     solvers = solvers_of(study.experiment)
+    refuse_unlaunchable(study.experiment.training, has_gpu=has_gpu())
     study.policy.contexts([prompt.text for prompt in prompts])
     for _, solver in solvers:
         solver.check(study.policy, study.prompts["train"])

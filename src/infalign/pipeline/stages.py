@@ -1,7 +1,7 @@
 """The stages, one function each: what each needs is made first, what is there is not made again."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from infalign.pipeline.runs import run_folder, run_side_by_side
 from infalign.pipeline.study import POLICIES, Study
 from infalign.report import write_report
 from infalign.rollouts.shards import write_atomically
-from infalign.training.solver import Checkpoint
+from infalign.training.solver import Checkpoint, Problem, TrainingResult
 
 __all__ = [
     "calibrate",
@@ -85,7 +85,8 @@ def _run(study: Study, policies: Sequence[str] | None, stages: Sequence[str]) ->
     if not open_ones:
         return
     with study.timed(" and ".join(stages), f"{len(open_ones)} policies side by side"):
-        run_side_by_side(study.folder, open_ones, stages, study.show)
+        training = study.experiment.training
+        run_side_by_side(study.folder, open_ones, stages, study.show, training)
 
 
 def _is_done(study: Study, name: str, stage: str) -> bool:
@@ -96,32 +97,42 @@ def _is_done(study: Study, name: str, stage: str) -> bool:
 
 
 def train_policy(study: Study, name: str) -> None:
-    """Train one policy, in this process."""
+    """Train one policy, in this process; steps that were taken already are only read."""
     problem = study.problem(name)
-    solvers = build.solvers_of(study.experiment)
-    training = study.experiment.training
-    total = training.steps + getattr(training, "refine_steps", 0)
-    done, points = 0, [Checkpoint(0, Path())]
-    with study.show.progress(f"train {POLICIES[name]}") as progress:
-        for label, solver in solvers:
-
-            def follow(row: Mapping[str, float], done: int = done) -> None:
-                progress(done + int(row["step"]), total)
-
-            home = run_folder(study.folder, name) / label
-            result = solver.train(
-                study.policy, problem, directory=home, callback=follow, rng=study.rng("train", name)
-            )
-            points += [Checkpoint(done + p.step, p.path) for p in result.checkpoints if p.step]
-            _keep_rows(study, name, label, result.rows, done)
-            done += result.steps
-        progress(total, total)
+    points, done = [Checkpoint(0, Path())], 0
+    for label, result in _solved(study, name, problem):
+        points += [Checkpoint(done + p.step, p.path) for p in result.checkpoints if p.step]
+        _keep_rows(study, name, label, result.rows, done)
+        done += result.steps
     study.policy.save_adapter(run_folder(study.folder, name) / "adapter")
     listed = [[point.step, str(point.path.relative_to(study.folder))] for point in points[1:]]
     path = run_folder(study.folder, name) / "checkpoints.json"
     write_atomically(
         path, json.dumps({"beta": problem.beta, "points": listed}).encode(), path.parent
     )
+
+
+def step_policy(study: Study, name: str) -> None:
+    """Take a policy's steps only, as one of several processes that share them out."""
+    for _ in _solved(study, name, study.problem(name)):
+        pass
+
+
+def _solved(study: Study, name: str, problem: Problem) -> Iterator[tuple[str, TrainingResult]]:
+    """The policy moved by each of its solvers: the solver's folder, and what it did."""
+    training = study.experiment.training
+    total, done = training.steps + getattr(training, "refine_steps", 0), 0
+    with study.show.progress(f"train {POLICIES[name]}") as progress:
+        for label, solver in build.solvers_of(study.experiment):
+
+            def follow(row: Mapping[str, float], done: int = done) -> None:
+                progress(done + int(row["step"]), total)
+
+            home, rng = run_folder(study.folder, name) / label, study.rng("train", name)
+            result = solver.train(study.policy, problem, directory=home, callback=follow, rng=rng)
+            yield label, result
+            done += result.steps
+        progress(total, total)
 
 
 def _keep_rows(

@@ -3,6 +3,7 @@
 Loaded only by :mod:`infalign.training.regression`, because it loads torch and transformers.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 
 from infalign.training import checkpoints, processes
 from infalign.training.descent import Descent
@@ -34,10 +37,23 @@ class LogRatio(torch.nn.Module):
         super().__init__()
         self.policy_module = policy.module
         self._log_prob = policy.differentiable_log_prob
+        # Where accelerate looks for the names of the blocks to shard one by one.
+        found = (getattr(part, "_no_split_modules", None) for part in policy.module.modules())
+        self._no_split_modules = sorted(next(filter(None, found), ()))
 
     def forward(self, prompts: Sequence[str], responses: Sequence[Any]) -> torch.Tensor:
         """log π(y|x), "P K", in nats."""
-        return self._log_prob(prompts, responses)
+        # A tensor of its own: a wrapper's hooks would not survive what is done to a view in place.
+        return self._log_prob(prompts, responses).clone()
+
+    def whole(self, function: Callable[[], Any]) -> Any:
+        """What `function` says of the policy while its weights are at hand, sharded or not.
+
+        The policy asks its body and head itself, past this module's `forward`. A wrapper that
+        gathers weights for `forward` is told to gather them for this method too; every process
+        must then call it with a function that does the same in each.
+        """
+        return function()
 
     def train(self, mode: bool = True) -> "LogRatio":
         """Leaves the policy as it is: dropout would make π another law than the one sampled."""
@@ -53,6 +69,24 @@ class LogRatio(torch.nn.Module):
         own = {name.removeprefix(_WITHIN): weight for name, weight in state.items()}
         checkpoints.put_weights(self.policy_module, own)
         return torch.nn.modules.module._IncompatibleKeys([], [])
+
+
+def whole_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Trainable weights with all their parts, on whichever process these are; all must ask."""
+    with _gathered([p for p in module.parameters() if p.requires_grad]):
+        weights = checkpoints.trainable_weights(module)
+    return {
+        name: weight.full_tensor() if isinstance(weight, DTensor) else weight
+        for name, weight in weights.items()
+    }
+
+
+def _gathered(parameters: Sequence[torch.nn.Parameter]) -> contextlib.AbstractContextManager[Any]:
+    if not any(hasattr(parameter, "ds_id") for parameter in parameters):  # DeepSpeed's ZeRO-3
+        return contextlib.nullcontext()
+    import deepspeed  # pyright: ignore[reportMissingImports]
+
+    return deepspeed.zero.GatheredParameters(parameters)
 
 
 class InOrder:
@@ -91,6 +125,12 @@ class LogRatioTrainer(transformers.Trainer):
             collate_fn=self.data_collator,
         )
         return self.accelerator.prepare(loader)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether no process has all the weights while it trains."""
+        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        return self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
 
     def compute_loss(
         self,
@@ -136,6 +176,11 @@ class Journal(transformers.TrainerCallback):
         self.stopped = "steps"
 
     def on_train_begin(self, args, state, control, **options):
+        if isinstance(self.trainer.model, FSDPModule):
+            register_fsdp_forward_method(
+                self.trainer.model,  # pyright: ignore[reportArgumentType]  it is a module as well
+                "whole",
+            )
         self._write(state)
         if state.global_step == 0:
             self._measure(state, control)
@@ -160,7 +205,7 @@ class Journal(transformers.TrainerCallback):
     def on_save(self, args, state, control, **options):
         # Written last, after every process's part: a checkpoint folder without it was interrupted.
         self.trainer.accelerator.wait_for_everyone()
-        weights = checkpoints.trainable_weights(self.module)
+        weights = whole_weights(self.module)
         if self.is_main:
             checkpoints.save(checkpoints.weights_path(self.directory, state.global_step), weights)
 
@@ -169,7 +214,13 @@ class Journal(transformers.TrainerCallback):
             return
         # Measured once and told to all, so that all stop or none: a hair's breadth of difference
         # between processes would leave some waiting for ever.
-        row = processes.same_everywhere(self.measure(state.global_step) if self.is_main else None)
+        row = None
+        if self.trainer.is_sharded:  # nobody can do it alone
+            measure = functools.partial(self.measure, state.global_step)
+            row = self.trainer.accelerator.unwrap_model(self.trainer.model).whole(measure)
+        elif self.is_main:
+            row = self.measure(state.global_step)
+        row = processes.same_everywhere(row)
         state.log_history.append({**row, "step": state.global_step, "measured": True})
         if self._reached(row):
             self.stopped = "target_kl"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import accelerate
 
-__all__ = ["joined", "refuse_several", "same_everywhere", "shares", "started"]
+__all__ = ["joined", "leave", "refuse_several", "same_everywhere", "shares", "started"]
 
 _PATIENCE = timedelta(hours=6)
 """How long processes wait for the main one, which samples and asks the reward when it measures."""
@@ -30,7 +30,33 @@ def joined(*, cpu: bool) -> "accelerate.PartialState":
     """
     from accelerate import PartialState
 
+    _refuse_sharding()
     return PartialState(cpu=cpu, timeout=_PATIENCE) if started() > 1 else PartialState(cpu=cpu)
+
+
+def _refuse_sharding() -> None:
+    """Refuse accelerate's settings under which a policy would not score by its own weights."""
+    said = os.environ
+    if said.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        for name, key, wanted, why in (
+            ("fsdp_version", "FSDP_VERSION", "2", "the older one cannot shard an adapter in place"),
+            ("fsdp_cpu_ram_efficient_loading", "FSDP_CPU_RAM_EFFICIENT_LOADING", "false", _LOADS),
+        ):
+            _require(f"fsdp_config.{name}", said.get(key, "").lower(), wanted, why)
+    if said.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3":
+        found = said.get("ACCELERATE_DEEPSPEED_ZERO3_INIT", "true").lower()
+        _require("deepspeed_config.zero3_init_flag", found, "false", _LOADS)
+
+
+_LOADS = "every process copies the float32 head from weights that it has loaded itself"
+
+
+def _require(name: str, found: str, wanted: str, why: str) -> None:
+    if found != wanted:
+        raise ValueError(
+            f"{name} is {found or 'left out'} in the accelerate configuration; {wanted} is needed, "
+            f"because {why}. The configurations that come with infalign have it."
+        )
 
 
 def same_everywhere(value: Any) -> Any:
@@ -38,6 +64,15 @@ def same_everywhere(value: Any) -> Any:
     from accelerate.utils import broadcast_object_list
 
     return broadcast_object_list([value])[0]
+
+
+def leave() -> None:
+    """Part from the other processes once all are here."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    state.wait_for_everyone()
+    state.destroy_process_group()
 
 
 def shares(per_step: int, per_pass: int, processes: int) -> tuple[int, int]:

@@ -173,6 +173,7 @@ class Regression(Solver):
             label_names=["wanted"],
             dataloader_pin_memory=False,
             seed=seed,
+            ddp_find_unused_parameters=False,  # log π depends on all that is trained
             use_cpu=_is_on_cpu(policy),
         )
 

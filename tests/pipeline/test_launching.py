@@ -1,0 +1,189 @@
+"""Several processes: what can be launched, by which configuration, and what is refused."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import shlex
+
+import pytest
+import yaml
+
+from infalign.config import validate_experiment
+from infalign.config.solvers import LAUNCHES, OfflineSolver
+from infalign.pipeline.launching import command_of, configuration_of, refuse_unlaunchable
+
+launch = pytest.importorskip("accelerate.commands.launch")
+FILES = {how: configuration_of(OfflineSolver(kl=1.0, processes=2, accelerate=how), has_gpu=True)
+         for how in LAUNCHES}  # fmt: skip
+FILES["cpu"] = FILES["ddp"].with_name("cpu.yaml")
+
+
+def arguments(path, *more):
+    """What `accelerate launch` makes of a configuration, up to the moment of starting."""
+    given = ["--config_file", str(path), *more, "-m", "some.module"]
+    parsed, defaults, _ = launch._validate_launch_command(
+        launch.launch_command_parser().parse_args(given)
+    )
+    return parsed, defaults
+
+
+def environment(path, monkeypatch, processes=2):
+    """The variables its launcher would set for each process."""
+    parsed, defaults = arguments(path, "--num_processes", str(processes))
+    for name in [name for name in os.environ if name.startswith(("FSDP_", "ACCELERATE_"))]:
+        monkeypatch.delenv(name)
+    if parsed.use_deepspeed:
+        parsed.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+        return launch.prepare_deepspeed_cmd_env(parsed)[1]
+    return launch.prepare_multi_gpu_env(parsed)
+
+
+@pytest.mark.parametrize("how", FILES)
+def test_accelerate_takes_what_is_shipped_for_what_it_says(how, monkeypatch):
+    parsed, defaults = arguments(FILES[how], "--num_processes", "2")
+    kinds = {"fsdp": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+    assert defaults.distributed_type == kinds.get(how, "MULTI_GPU")
+    assert (parsed.use_fsdp, parsed.use_deepspeed) == (how == "fsdp", how.startswith("zero"))
+    assert parsed.num_processes == 2
+    assert environment(FILES[how], monkeypatch)["ACCELERATE_MIXED_PRECISION"] == "no"
+
+
+def test_fsdp_is_the_newer_one_and_wraps_the_blocks(monkeypatch):
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    for name, value in environment(FILES["fsdp"], monkeypatch).items():
+        monkeypatch.setenv(name, value)
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2
+    assert plugin.reshard_after_forward is True
+    assert plugin.cpu_ram_efficient_loading is False
+    assert "transformer" in str(plugin.auto_wrap_policy)
+    assert "FULL" in str(plugin.state_dict_type)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_gets_its_stage(stage, monkeypatch):
+    said = environment(FILES[f"zero{stage}"], monkeypatch)
+    assert said["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == str(stage)
+    assert said["ACCELERATE_DEEPSPEED_ZERO3_INIT"] == "false"
+    assert said["ACCELERATE_USE_DEEPSPEED"] == "true"
+    if importlib.util.find_spec("deepspeed"):
+        from accelerate.utils import DeepSpeedPlugin
+
+        for name, value in said.items():
+            monkeypatch.setenv(name, value)
+        assert DeepSpeedPlugin().zero_stage == stage
+
+
+def test_a_wrong_key_or_value_would_be_noticed(tmp_path, monkeypatch):
+    """Negative controls of the dry run."""
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    settings = yaml.safe_load(FILES["fsdp"].read_text())
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(settings | {"num_proceses": 2}))
+    with pytest.raises(ValueError, match="unknown keys"):
+        arguments(path)
+    path.write_text(yaml.safe_dump(settings | {"distributed_type": "FDSP"}))
+    with pytest.raises(ValueError, match="FDSP"):
+        arguments(path)
+    fsdp = settings["fsdp_config"] | {"fsdp_auto_wrap_policy": "TRANSFORMER_WRAP"}
+    path.write_text(yaml.safe_dump(settings | {"fsdp_config": fsdp}))
+    for name, value in environment(path, monkeypatch).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="TRANSFORMER_WRAP"):
+        FullyShardedDataParallelPlugin()
+
+
+def training(**changes):
+    return OfflineSolver(kl=1.0, **{"processes": 2, **changes})
+
+
+def test_a_single_process_needs_no_launcher():
+    command = command_of(training(processes=1), "some.module", ["x"], has_gpu=True)
+    assert command[1:] == ["-m", "some.module", "x"]
+    assert "accelerate.commands.launch" in command_of(training(), "m", [], has_gpu=False)
+
+
+def test_the_command_is_one_that_accelerate_takes():
+    command = command_of(training(processes=3), "some.module", ["a", "b"], has_gpu=False)
+    parsed = launch.launch_command_parser().parse_args(command[3:])
+    assert (parsed.num_processes, parsed.module, parsed.training_script) == (3, True, "some.module")
+    assert parsed.training_script_args == ["a", "b"], shlex.join(command)
+    assert parsed.config_file.endswith("cpu.yaml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (None, "there is no file"),
+        ("a: [", "not YAML"),
+        ({"num_processes": 2}, "no distributed_type"),
+        ({"distributed_type": "MULTI_GPU", "num_machines": 2}, "num_machines is 2; 1 is needed"),
+        ({"distributed_type": "FSDP"}, "no GPU is found; `ddp` is needed"),
+    ],
+)
+def test_what_cannot_be_launched_is_refused(settings, says, tmp_path):
+    path = tmp_path / "mine.yaml"
+    if settings is not None:
+        path.write_text(settings if isinstance(settings, str) else json.dumps(settings))
+    with pytest.raises(ValueError, match=says):
+        refuse_unlaunchable(training(accelerate=str(path)), has_gpu=False)
+
+
+@pytest.mark.skipif(bool(importlib.util.find_spec("deepspeed")), reason="DeepSpeed is installed")
+def test_deepspeed_that_is_not_there_is_asked_for():
+    with pytest.raises(ImportError, match="pip install deepspeed"):
+        refuse_unlaunchable(training(accelerate="zero2"), has_gpu=True)
+
+
+def test_what_can_be_launched_is_not_refused():
+    refuse_unlaunchable(training(), has_gpu=False)
+    refuse_unlaunchable(training(accelerate="fsdp"), has_gpu=True)
+    refuse_unlaunchable(training(processes=1), has_gpu=False)
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"kind": "fit", "processes": 2}, "processes is 2, but this solver .* 1 is needed"),
+        ({"kind": "online", "processes": 2}, "`kind: offline`"),
+        ({"kind": "offline", "processes": 0}, "at least 1"),
+        ({"kind": "offline", "accelerate": "fsdp"}, "accelerate is fsdp, but processes is 1"),
+        ({"kind": "offline", "processes": 2, "accelerate": "zero4"}, "ddp, fsdp, zero2, zero3"),
+        ({"kind": "offline", "processes": 2, "prompts_per_step": 3}, "a multiple of 2"),
+        ({"kind": "offline", "processes": 3}, "prompts.train = 64.*multiple of 3"),
+    ],
+)
+def test_an_experiment_that_several_cannot_train_is_refused_when_read(section, says):
+    data = {"training": {"kl": 1.0, **section}, "prompts": {"train": 64}}
+    with pytest.raises(ValueError, match=says):
+        validate_experiment(data)
+
+
+def test_several_processes_are_one_by_default():
+    experiment = validate_experiment({"training": {"kind": "offline", "kl": 1.0}})
+    assert (experiment.training.processes, experiment.training.accelerate) == (1, None)
+    assert dataclasses.replace(experiment.training, processes=2).processes == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "fsdp_version is 1"),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",
+             "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"},
+            "fsdp_cpu_ram_efficient_loading is true",
+        ),
+        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero3_init_flag is true"),
+    ],
+)  # fmt: skip
+def test_settings_under_which_weights_would_be_missing_are_refused(said, says, monkeypatch):
+    from infalign.training import processes
+
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=says):
+        processes.joined(cpu=True)
