@@ -7,12 +7,14 @@ no death: it travels back as a result and is raised here, once.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import pickle
 import socket
 import sys
 import traceback
+import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
@@ -45,10 +47,10 @@ class Task:
 class Worker:
     """The actor: makes its policy or reward at the first chunk, then answers chunk after chunk."""
 
-    def __init__(self, task: bytes, attempts: Any, path: list[str]) -> None:
+    def __init__(self, task: bytes, attempts: Any, run: str, path: list[str]) -> None:
         # What can be imported where this was started can be imported here.
         sys.path += [folder for folder in path if folder not in sys.path]
-        self._shipped, self._attempts = task, attempts
+        self._sent, self._attempts, self._run = task, attempts, run
         self._task: Task | None = None
         self._made: Any = None
 
@@ -63,10 +65,10 @@ class Worker:
         import ray
 
         try:
-            if self._task is None:  # here, so that what cannot be imported is said like the rest
-                self._task = pickle.loads(self._shipped)
-            tried: Any = ray.get(self._attempts.begin.remote(index))
-            return _pickled((self._result(self._task, tried, pickle.loads(data)), None))
+            # Unpickled here, so that what cannot be imported is said like any other error.
+            task = self._task = self._task or pickle.loads(self._sent)
+            tried: Any = ray.get(self._attempts.begin.remote(self._run, index))
+            return _pickled((self._result(task, tried, pickle.loads(data)), None))
         except Exception as error:
             return _pickled((None, _portable(error)))
 
@@ -85,15 +87,15 @@ class Worker:
 
 
 class Attempts:
-    """How often each chunk was begun; outlives the workers."""
+    """How often each part of each run was begun; outlives the workers."""
 
     def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
+        self._begun: Counter[tuple[str, int]] = Counter()
 
-    def begin(self, index: int) -> int:
+    def begin(self, run: str, index: int) -> int:
         """Count one more."""
-        self._begun[index] += 1
-        return self._begun[index]
+        self._begun[run, index] += 1
+        return self._begun[run, index]
 
 
 def results(task: Task, parts: Iterable[Any], workers: Workers) -> Generator[tuple[int, Any]]:
@@ -110,7 +112,7 @@ def results(task: Task, parts: Iterable[Any], workers: Workers) -> Generator[tup
         ChildProcessError: one part has cost four processes their lives.
     """
     ray = require_ray()
-    shipped = _shipped(task)
+    sent = _sent(task)
     tables = (
         pa.Table.from_pylist([{"index": index, "data": _pickled(part)}], SCHEMA)
         for index, part in enumerate(parts)
@@ -119,20 +121,13 @@ def results(task: Task, parts: Iterable[Any], workers: Workers) -> Generator[tup
     blocks = [ray.put(table) for table in tables]
     if not blocks:
         return
-    size = min(workers.count, len(blocks))
+    path = [os.path.abspath(folder) for folder in sys.path]
     found = ray.data.from_arrow_refs(blocks).map_batches(
         Worker,
         batch_size=1,
         batch_format="pyarrow",
-        # Two: one at work, one waiting. More would leave the others idle at the end.
-        compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus or None,
-        fn_constructor_args=(
-            shipped,
-            _attempts(ray),
-            [os.path.abspath(folder) for folder in sys.path],
-        ),
+        fn_constructor_args=(sent, _attempts(ray), uuid.uuid4().hex, path),
+        **placed(workers, min(workers.count, len(blocks))),
     )
     quieten(found)
     batches = found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
@@ -146,6 +141,14 @@ def results(task: Task, parts: Iterable[Any], workers: Workers) -> Generator[tup
                 yield row["index"], result
 
 
+def placed(workers: Workers, count: int) -> dict[str, Any]:
+    """Where and how many, as `map_batches` wants to be told."""
+    ray = require_ray()
+    # Two parts: one at work, one waiting. More would leave the others idle at the end.
+    actors = ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2)
+    return {"compute": actors, "num_cpus": workers.cpus, "num_gpus": workers.gpus or None}
+
+
 def quieten(dataset: Any) -> None:
     """No bars and no logs of Ray's own, and no deadline: a chunk may take its time."""
     context = dataset.context
@@ -156,11 +159,18 @@ def quieten(dataset: Any) -> None:
 
 
 def _attempts(ray: Any) -> Any:
-    """Beside this process, so that it dies with it and not with some other machine."""
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
-    return ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here).remote()
+    """One for all runs of this process, on its machine, so that it dies with it and not before."""
+    context = ray.get_runtime_context()
+    node = context.get_node_id()
+    return _counter(node, context.get_job_id())
+
+
+@functools.lru_cache(maxsize=1)
+def _counter(node: str, job: str) -> Any:
+    ray = require_ray()
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(Attempts).options(scheduling_strategy=here, **options).remote()
 
 
 def _pickled(value: Any) -> bytes:
@@ -169,7 +179,7 @@ def _pickled(value: Any) -> bytes:
     return cloudpickle.dumps(value)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def _shipped(task: Task) -> bytes:
+def _sent(task: Task) -> bytes:
     try:
         return _pickled(task)
     except Exception as error:

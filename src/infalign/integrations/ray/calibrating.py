@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infalign.integrations.frozen import FrozenReward
-from infalign.integrations.ray.actors import quieten
+from infalign.integrations.ray.actors import placed, quieten
 from infalign.integrations.ray.cluster import Workers, connect, require_ray
 from infalign.quantile.ranks import count_ranks
 from infalign.rollouts import RolloutStore
@@ -118,10 +118,8 @@ def calibrate(
         Calibrate,
         batch_size=batch_size,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=workers.count),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus or None,
         fn_constructor_args=(str(folder), files),
+        **placed(workers, workers.count),
     )
     quieten(found)
     return found if output is None else _written(found, Path(output))
