@@ -119,32 +119,48 @@ def test_the_kl_is_that_to_the_model_without_adapter(bench, step):
     assert seen["row"]["kl"] > 0.1
 
 
-@pytest.mark.parametrize(("weight", "is_right"), [(1.0, True), (4 / 3, False)])
-def test_the_beta_of_grpo_weighs_the_kl_as_it_should(bench, step, weight, is_right):
-    """At one token: −A·∇log π with the leave-one-out A, plus log(π/π_ref)·∇log π, times a scale.
+def grpo_gradient_off(bench, seen, *, to_go=False):
+    """From −A·log π(y), A leave-one-out, plus Σ_t d_t·log π_t, d_t = log(π_t/π_ref,t) as it is.
 
-    With β itself, uncorrected, the KL would weigh G/(G − 1) = 4/3 times as much.
+    With `to_go` a token is charged for all divergence from it on, as the KL's own gradient is.
     """
-    one = bench(moved=0.1, tokens=1)
-    changes = {} if is_right else {"beta": one.problem.beta}
-    seen = step(one, "grpo", **changes)
-    _, log_prob, log_ratio, phi = ours(one, seen)
+    policy = bench.policy
+    responses, log_prob, _, phi = ours(bench, seen)
     advantage = (phi - phi.mean(1, keepdims=True)) * 4 / 3
-    coefficients = torch.as_tensor(weight * log_ratio - advantage)
-    (coefficients * log_prob).mean().backward()
-    solver = TRL(ONE, k=4, trainer="grpo")
-    scale = solver.loss_scale(Law(one.problem.beta, 0.9, 1))
-    assert off(one, seen["gradient"], scale) < 1e-4
+    loss = -(torch.as_tensor(advantage) * log_prob).sum()
+    for text, row in zip(bench.problem.texts, responses, strict=True):
+        for response in row:
+            per_token = log_probs_of_tokens(policy, text, response)
+            with torch.no_grad(), policy.reference():
+                apart = per_token.detach() - log_probs_of_tokens(policy, text, response)
+            charged = apart.flip(0).cumsum(0).flip(0) if to_go else apart
+            loss = loss + (charged * per_token).sum()
+    (loss / log_prob.numel()).backward()
+    law = Law(bench.problem.beta, 0.9, policy.sampling.max_new_tokens)
+    return off(bench, seen["gradient"], TRL(ONE, k=4, trainer="grpo").loss_scale(law))
 
 
-def test_grpo_with_group_scaling_has_another_gradient(bench, step):
-    one = bench(moved=0.1, tokens=1)
-    seen = step(one, "grpo", scale_rewards="group")
-    _, log_prob, log_ratio, phi = ours(one, seen)
-    advantage = (phi - phi.mean(1, keepdims=True)) * 4 / 3
-    (torch.as_tensor(log_ratio - advantage) * log_prob).mean().backward()
-    scale = TRL(ONE, k=4, trainer="grpo").loss_scale(Law(one.problem.beta, 0.9, 1))
-    assert off(one, seen["gradient"], scale) > 1e-2
+def log_probs_of_tokens(policy, text, response):
+    context, ids = policy.codec.encode(text), list(response.token_ids)
+    logits = policy.module(torch.tensor([[*context, *ids]])).logits[0, len(context) - 1 : -1]
+    laws = torch.log_softmax(logits.double() / policy.sampling.temperature, dim=-1)
+    return laws[torch.arange(len(ids)), ids]
+
+
+@pytest.mark.filterwarnings("ignore:GRPO charges")
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_grpo_charges_each_token_for_its_own_divergence(bench, step, tokens):
+    """And its β, (G − 1)/G of the law's, makes up for what its baseline takes from the reward."""
+    one = bench(moved=0.1, tokens=tokens)
+    seen = step(one, "grpo")
+    assert grpo_gradient_off(one, seen) < 1e-4
+    assert (grpo_gradient_off(one, seen, to_go=True) < 1e-4) is (tokens == 1), "why RLOO is first"
+
+
+@pytest.mark.parametrize("changes", [{"beta": 0.3}, {"scale_rewards": "group"}], ids=str)
+def test_grpo_as_it_is_refused_has_another_gradient(bench, step, changes):
+    one = bench(moved=0.1, tokens=1, beta=0.3)
+    assert grpo_gradient_off(one, step(one, "grpo", **changes)) > 1e-2
 
 
 class Killed(Exception):
