@@ -135,38 +135,10 @@ def write_verl(
 
 def settings(frozen: FrozenReward, batches: Batches, prompt_tokens: int) -> dict[str, Any]:
     """verl's configuration for max E[Φ] − β·KL, key by key; what is ours alone, not its speed."""
-    sampling = frozen.facts["sampling"]
-    actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     return {
-        # E[Φ] − β·KL: k1 summed over the response, inside the reward, before the baseline.
-        "algorithm.adv_estimator": "rloo",
-        "algorithm.use_kl_in_reward": True,
-        "algorithm.kl_penalty": "kl",
-        "algorithm.kl_ctrl.type": "fixed",
-        "algorithm.kl_ctrl.kl_coef": frozen.beta,
-        "algorithm.norm_adv_by_std_in_grpo": False,
-        "algorithm.use_pf_ppo": False,
-        "algorithm.filter_groups.enable": False,
-        f"{actor}.use_kl_loss": False,
-        f"{actor}.entropy_coeff": 0,
-        # One on-policy step per batch, the gradient of a sum over each response.
-        f"{actor}.policy_loss.loss_mode": "vanilla",
-        f"{actor}.loss_agg_mode": "seq-mean-token-sum",
-        f"{actor}.ppo_epochs": 1,
-        f"{actor}.ppo_mini_batch_size": batches.prompts,
-        "data.train_batch_size": batches.prompts,
-        f"{rollout}.n": batches.samples,
-        "trainer.total_epochs": batches.epochs,
-        # The sampling law of the stored rollouts.
-        f"{rollout}.temperature": sampling["temperature"],
-        f"{rollout}.top_p": 1.0,
-        f"{rollout}.top_k": -1,
-        f"{rollout}.do_sample": True,
-        f"{rollout}.ignore_eos": False,
-        "data.max_response_length": sampling["max_new_tokens"],
-        "data.max_prompt_length": prompt_tokens,
-        "data.filter_overlong_prompts": False,
-        "data.truncation": "error",
+        **_objective(frozen.beta),
+        **_updates(batches),
+        **_sampling_law(frozen.facts["sampling"], prompt_tokens),
         # The reward, and prompts as they are.
         "reward.custom_reward_function.name": "compute_score",
         "reward.reward_manager.source": "register",
@@ -175,9 +147,56 @@ def settings(frozen: FrozenReward, batches: Batches, prompt_tokens: int) -> dict
         "data.prompt_key": "prompt",
         "data.reward_fn_key": "data_source",
         # What verl has no default for, or one that needs more files; the user's to change.
-        f"{rollout}.name": "vllm",
-        f"{actor}.use_dynamic_bsz": True,
+        f"{_ROLLOUT}.name": "vllm",
+        f"{_ACTOR}.use_dynamic_bsz": True,
         "trainer.val_before_train": False,
+    }
+
+
+_ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+
+
+def _objective(beta: float) -> dict[str, Any]:
+    """E[Φ] − β·KL: k1 summed over the response, inside the reward, before the baseline."""
+    return {
+        "algorithm.adv_estimator": "rloo",
+        "algorithm.use_kl_in_reward": True,
+        "algorithm.kl_penalty": "kl",
+        "algorithm.kl_ctrl.type": "fixed",
+        "algorithm.kl_ctrl.kl_coef": beta,
+        "algorithm.norm_adv_by_std_in_grpo": False,
+        "algorithm.use_pf_ppo": False,
+        "algorithm.filter_groups.enable": False,
+        f"{_ACTOR}.use_kl_loss": False,
+        f"{_ACTOR}.entropy_coeff": 0,
+    }
+
+
+def _updates(batches: Batches) -> dict[str, Any]:
+    """One on-policy step per batch, along the gradient of a sum over each response."""
+    return {
+        f"{_ACTOR}.policy_loss.loss_mode": "vanilla",
+        f"{_ACTOR}.loss_agg_mode": "seq-mean-token-sum",
+        f"{_ACTOR}.ppo_epochs": 1,
+        f"{_ACTOR}.ppo_mini_batch_size": batches.prompts,
+        "data.train_batch_size": batches.prompts,
+        f"{_ROLLOUT}.n": batches.samples,
+        "trainer.total_epochs": batches.epochs,
+    }
+
+
+def _sampling_law(sampling: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
+    """The law of the stored rollouts, with room for the longest prompt."""
+    return {
+        f"{_ROLLOUT}.temperature": sampling["temperature"],
+        f"{_ROLLOUT}.top_p": 1.0,
+        f"{_ROLLOUT}.top_k": -1,
+        f"{_ROLLOUT}.do_sample": True,
+        f"{_ROLLOUT}.ignore_eos": False,
+        "data.max_response_length": sampling["max_new_tokens"],
+        "data.max_prompt_length": prompt_tokens,
+        "data.filter_overlong_prompts": False,
+        "data.truncation": "error",
     }
 
 
