@@ -9,6 +9,7 @@ A file altered twice within one tick of the file system's clock keeps its times.
 cache only if its last change was well over a tick before it was read, so that a later one shows.
 """
 
+import contextlib
 import hashlib
 import os
 import time
@@ -17,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from infalign.rollouts.shards import intact_bytes, parsed, write_atomically
 
@@ -41,7 +41,7 @@ RUNS = pa.schema(
         "file": pa.dictionary(pa.int32(), pa.string()),
         "reward": pa.dictionary(pa.int32(), pa.string()),
         "maker": pa.dictionary(pa.int32(), pa.string()),
-        "prompt": pa.string(),
+        "prompt": pa.dictionary(pa.int32(), pa.string()),
         "text": pa.int64(),
         "sample": pa.int32(),
         "count": pa.int32(),
@@ -114,11 +114,10 @@ def load(path: Path, found: dict[str, Signature]) -> pa.Table:
         data = (path / CACHE).read_bytes()
     except OSError:
         return RUNS.empty_table()
-    body, seal = data[:-32], data[-32:]
-    if hashlib.sha256(VERSION + body).digest() != seal:
+    body, seal = memoryview(data)[:-32], data[-32:]
+    if _seal(body) != seal:
         return RUNS.empty_table()
-    table = pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False)
-    table = table.unify_dictionaries().combine_chunks()
+    table = pa.ipc.open_file(pa.BufferReader(body)).read_all()
     if not len(table):
         return RUNS.empty_table()
     code = table["file"].chunk(0).indices.to_numpy()
@@ -144,11 +143,13 @@ def save(path: Path, runs: pa.Table, remembered: int, before: int) -> None:
     runs = runs.filter(pa.array(latest < before - TICK))
     if len(runs) == remembered:
         return
+    runs = runs.unify_dictionaries().combine_chunks()
     sink = pa.BufferOutputStream()
-    pq.write_table(runs.unify_dictionaries().combine_chunks(), sink, compression="zstd")
+    with pa.ipc.new_file(sink, runs.schema) as writer:
+        writer.write_table(runs)
     body = sink.getvalue().to_pybytes()
-    seal = hashlib.sha256(VERSION + body).digest()
-    write_atomically(path / CACHE, body + seal, path / "partial")
+    with contextlib.suppress(OSError):  # whatever the disk says of it, it is not needed
+        write_atomically(path / CACHE, body + _seal(body), path / "partial")
 
 
 def digest_of(text: str) -> int:
@@ -166,6 +167,12 @@ def unread(found: dict[str, Signature], known: pa.Table) -> Iterator[tuple[str, 
 def now() -> int:
     """Nanoseconds since the epoch, by the clock that stamps files."""
     return time.time_ns()
+
+
+def _seal(body: bytes | memoryview) -> bytes:
+    digest = hashlib.sha256(VERSION)
+    digest.update(body)
+    return digest.digest()
 
 
 def _signature(entry: os.DirEntry[str]) -> Signature | None:

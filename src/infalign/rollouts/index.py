@@ -209,13 +209,18 @@ class Index:
         files, shard = _coded(runs["file"])
         self.shards = files
         of_rollouts = runs["reward"].is_null().to_numpy()
-        drawn = runs.filter(pa.array(of_rollouts))
-        self.ids = drawn["prompt"].unique().to_pylist()
-        self.numbers = {prompt_id: number for number, prompt_id in enumerate(self.ids)}
-        seen, code = _coded(runs["prompt"].dictionary_encode())
-        number = np.array([self.numbers.get(prompt_id, -1) for prompt_id in seen])[code]
-        texts = np.zeros(len(self.ids), np.int64)
-        texts[number[of_rollouts]] = drawn["text"].to_numpy()
+        prompts = runs["prompt"].unify_dictionaries().combine_chunks()
+        code = prompts.indices.to_numpy()
+        # Numbered as their rollouts lie; prompts that only rewards know get no number.
+        seen, first = np.unique(code[of_rollouts], return_index=True)
+        seen = seen[np.argsort(first)]
+        number = np.full(len(prompts.dictionary), -1)
+        number[seen] = np.arange(len(seen))
+        number = number[code]
+        self.ids = prompts.dictionary.take(pa.array(seen)).to_pylist()
+        self.numbers = {prompt_id: i for i, prompt_id in enumerate(self.ids)}
+        texts = np.zeros(len(seen), np.int64)
+        texts[number[of_rollouts]] = runs["text"].to_numpy()[of_rollouts]
         self.texts = array("q", texts.tobytes())
         begin = number * LINE + runs["sample"].to_numpy()
         end = begin + runs["count"].to_numpy()
