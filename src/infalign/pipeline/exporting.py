@@ -62,7 +62,8 @@ def _facts(study: SampledStudy, k: int) -> dict[str, Any]:
         "sampling": dataclasses.asdict(study.policy.sampling)
         | {"stop": list(study.policy.sampling.stop)},
         "end_marks": list(codec.end_marks),
-        "special_tokens": list(codec.special_tokens),
+        # Longest first: one may be part of another.
+        "special_tokens": sorted(codec.special_tokens, key=len, reverse=True),
     }
 
 
