@@ -9,6 +9,7 @@ import pytest
 
 from infalign import pipeline
 from infalign.config import validate_experiment
+from infalign.protocols import Sampling
 
 pytest.importorskip("ray", reason="needs infalign[ray]")
 
@@ -48,6 +49,30 @@ def test_workers_make_the_stores_that_one_process_makes(experiment, tmp_path, ra
     # What is there is there for this process too: the folder does not remember who made it.
     again = rewarded(experiment(output=str(tmp_path / "ray"), **same))
     assert (again.reference_rewards() == study.reference_rewards()).all()
+
+
+def test_workers_draw_by_a_server_what_one_process_draws_by_it(
+    experiment, tmp_path, make_lm, ray_ended
+):
+    from servers import token_server
+
+    with token_server(make_lm(Sampling(temperature=0.8, max_new_tokens=4))) as (url, bodies):
+        engine = {"kind": "openai_server", "base_urls": [url], "model": "tiny"}
+        same = {"rollouts": {"k": 16, "engine": engine}, "policy": {"threads": 1}}
+        for name, cluster in (("alone", None), ("ray", RAY | {"workers": 1})):
+            made = experiment(output=str(tmp_path / name), cluster=cluster, **same)
+            pipeline.rollout(pipeline.open_study(made))
+            asked, bodies[:] = len(bodies), []
+            assert asked > 0
+    for store in ("rollouts", "judged/reference"):
+        assert contents(tmp_path / "ray" / store) == contents(tmp_path / "alone" / store) != {}
+
+
+def test_vllm_over_several_gpus_needs_as_many_of_each_worker():
+    vllm = {"engine": {"kind": "vllm", "tensor_parallel_size": 2}}
+    with pytest.raises(ValueError, match=r"over 2 GPUs, but cluster.gpus_per_worker is 1"):
+        validate_experiment({"rollouts": vllm, "cluster": RAY | {"gpus_per_worker": 1}})
+    validate_experiment({"rollouts": vllm, "cluster": RAY | {"gpus_per_worker": 2}})
 
 
 @pytest.mark.parametrize(

@@ -114,10 +114,12 @@ def require_engine_fits(engine: Any, policy: Any, training: Any, cluster: Any = 
         f"rollouts.engine is {engine.kind}, but policy is {policy.kind}, whose responses are "
         "listed: nothing is sampled. Leave the engine out, or choose `policy: causal_lm`",
     )
+    size = getattr(engine, "tensor_parallel_size", 0)
     require(
-        cluster is None,
-        f"rollouts.engine is {engine.kind} and cluster is given too; both draw rollouts, and one "
-        "of them must be left out. Many servers share the work by `base_urls`",
+        cluster is None or size == 0 or cluster.gpus_per_worker == size,
+        f"rollouts.engine is vllm over {size} GPUs, but cluster.gpus_per_worker is "
+        f"{getattr(cluster, 'gpus_per_worker', 0)}; each worker loads the engine, so they must be "
+        "the same",
     )
     server = getattr(engine, "server", "vllm")
     require(

@@ -4,6 +4,7 @@ Either way the stores come out the same, which is why a folder does not remember
 """
 
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -13,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infalign import rollouts
+from infalign.config import Experiment
 from infalign.config.cluster import RayCluster
 from infalign.pipeline import build
+from infalign.pipeline.engines import drawer_of
+from infalign.pipeline.show import Show, Silent
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Reward, Sampler, Sampling
 from infalign.rollouts import Progress, RolloutStore
@@ -60,9 +64,9 @@ def collect(
     from infalign.integrations.ray import rollout
 
     workers = _join(section)
-    make = MakeReference(experiment.policy, section.cpus_per_worker, os.getcwd())
+    make = MakeReference(experiment, study.prompts, section.cpus_per_worker, os.getcwd())
     options: dict[str, Any] = {"make": make, "chunk": chunk, "progress": progress}
-    rollout(study.policy, prompts, k, store, workers=workers, **options)
+    rollout(study.drawer, prompts, k, store, workers=workers, **options)
 
 
 def score(
@@ -97,16 +101,24 @@ def _section_of(study: "Study", name: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class MakeReference:
-    """Makes the experiment's reference in a worker."""
+    """Makes who draws the experiment's reference in a worker: its policy, or its engine."""
 
-    section: Any
+    experiment: Experiment
+    prompts: dict[str, list[Prompt]]
+    """All of them: an engine is tried on some before it draws any."""
     threads: int
     folder: str
     """Where the command was started: what relative paths mean."""
+    show: Show = dataclasses.field(default_factory=Silent)
+
+    @functools.cached_property
+    def policy(self) -> Any:
+        """The local policy, with its adapter."""
+        return build.policy_of(self.experiment.policy, self.threads)
 
     def __call__(self) -> Sampler:
         _stand_in(self.folder)
-        return Reference(build.policy_of(self.section, self.threads))
+        return Reference(self.policy, drawer_of(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,33 +135,33 @@ class MakeReward:
 
 
 class Reference:
-    """A policy with an adapter, as the reference: the adapter is switched off in every call."""
+    """Who draws a policy's reference: the policy's adapter is switched off in every call."""
 
-    def __init__(self, policy: Any) -> None:
-        self._policy = policy
+    def __init__(self, policy: Any, drawer: Any) -> None:
+        self._policy, self._drawer = policy, drawer
 
     @property
     def name(self) -> str:
-        """The policy's."""
-        return self._policy.name
+        """The drawer's."""
+        return self._drawer.name
 
     @property
     def fingerprint(self) -> str:
-        """Of the weights without the adapter."""
+        """Of the weights without the adapter, and of the engine."""
         with self._policy.reference():
-            return self._policy.fingerprint
+            return self._drawer.fingerprint
 
     @property
     def sampling(self) -> Sampling:
-        """The policy's."""
-        return self._policy.sampling
+        """The drawer's."""
+        return self._drawer.sampling
 
     def sample(
         self, prompts: Sequence[str], k: int, rng: np.random.Generator
     ) -> list[list[Response]]:
         """K responses of the reference to each prompt."""
         with self._policy.reference():
-            return self._policy.sample(prompts, k, rng)
+            return self._drawer.sample(prompts, k, rng)
 
 
 def _stand_in(folder: str) -> None:

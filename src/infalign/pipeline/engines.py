@@ -16,12 +16,13 @@ from infalign.policies.trial import Trial
 from infalign.protocols import Response, Sampling
 
 if TYPE_CHECKING:
+    from infalign.pipeline.cluster import MakeReference
     from infalign.pipeline.study import Study
 
 __all__ = ["DrawnBy", "drawer_of", "engine_of", "require_same_model"]
 
 
-def drawer_of(study: "Study") -> Any:
+def drawer_of(study: "Study | MakeReference") -> Any:
     """Who draws a study's reference rollouts: its policy, or the engine the experiment names.
 
     Raises:
