@@ -30,6 +30,7 @@ _EXTRAS = {
     **dict.fromkeys(("accelerate", "datasets", "gguf", "peft", "safetensors"), "lm"),
     **dict.fromkeys(("tokenizers", "torch", "transformers", "vaderSentiment"), "lm"),
     **dict.fromkeys(("jinja2", "matplotlib"), "report"),
+    "ray": "ray",
     "trl": "trl",
     "openai": "server",
     "vllm": "vllm",
