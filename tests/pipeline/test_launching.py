@@ -153,6 +153,10 @@ def test_what_can_be_launched_is_not_refused():
         ({"kind": "offline", "accelerate": "fsdp"}, "accelerate is fsdp, but processes is 1"),
         ({"kind": "offline", "processes": 2, "accelerate": "zero4"}, "ddp, fsdp, zero2, zero3"),
         ({"kind": "offline", "processes": 2, "prompts_per_step": 3}, "a multiple of 2"),
+        (
+            {"kind": "online", "engine": "trl", "processes": 2, "accelerate": "fsdp"},
+            "accelerate is fsdp, but engine is trl",
+        ),
         ({"kind": "offline", "processes": 3}, "prompts.train = 64.*multiple of 3"),
     ],
 )
@@ -178,6 +182,11 @@ def test_several_processes_are_one_by_default():
             "fsdp_cpu_ram_efficient_loading is true",
         ),
         ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero3_init_flag is true"),
+        (
+            {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3", "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
+             "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true"},
+            "zero3_save_16bit_model is true",
+        ),
     ],
 )  # fmt: skip
 def test_settings_under_which_weights_would_be_missing_are_refused(said, says, monkeypatch):

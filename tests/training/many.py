@@ -5,6 +5,7 @@
 Every process leaves what it saw in FOLDER/rank-R.pt.
 """
 
+import importlib.util
 import os
 import signal
 import sys
@@ -24,9 +25,9 @@ from infalign.training.log_ratio_trainer import LogRatioTrainer
 WORDS = ["tender", "lazy", "lush", "cliche", "story", "cast", "film", "excuse", "touching", "in"]
 K = 4
 # 10 prompts, 4 a step: steps cross the borders of epochs.
-STEPS = Descent(6, 0.003, prompts_per_step=4, checkpoint_every=2, max_gradient_norm=1.0)
+STEPS = Descent(6, 0.001, prompts_per_step=4, checkpoint_every=2, max_gradient_norm=1.0)
 STOPPING = Descent(
-    40, 0.003, prompts_per_step=4, target_kl=0.1, measure_every=2, measure_k=8, checkpoint_every=40
+    40, 0.001, prompts_per_step=4, target_kl=0.1, measure_every=2, measure_k=8, checkpoint_every=40
 )
 SOLVERS = {
     "accumulated": Regression(STEPS, prompts_per_pass=1),
@@ -101,6 +102,9 @@ def everything(model, folder):
             "kept": [point.step for point in result.checkpoints],
             "called": [row["step"] for row in called],
         }
+    if importlib.util.find_spec("trl"):
+        for name in ("trl", "trl free"):
+            seen[name] = by_trl(model, folder / name, is_forced=name == "trl")
     seen["resumed"] = {"weights": trained(model, SOLVERS["accumulated"], folder / "killed")[1]}
     seen["nowhere"] = {"weights": trained(model, SOLVERS["at once"])[1]}
     seen["duplicated"] = {"weights": duplicated(model)}
@@ -109,6 +113,41 @@ def everything(model, folder):
     except ValueError as error:
         seen["refused"] = str(error)
     return seen
+
+
+def by_trl(model, directory, *, is_forced):
+    """TRL's RLOO; its random numbers are each process's own, so responses may be forced on it."""
+    from infalign.integrations.trl.solver import TRL
+
+    policy, called = policy_of(model), []
+    if is_forced:
+        force_responses(policy)
+    solver = TRL(Descent(4, 0.001, prompts_per_step=4, checkpoint_every=2), k=K)
+    result, weights = trained(model, solver, directory, called.append, policy)
+    return {
+        "weights": weights,
+        "rows": result.rows,
+        "kept": [point.step for point in result.checkpoints],
+        "called": [row["step"] for row in called],
+    }
+
+
+def force_responses(policy):
+    """Response i to a prompt at step s is a function of prompt, i and s, in whichever process.
+
+    In place of `generate` alone: TRL's batches, rewards, advantages, loss and updates are its own.
+    """
+    end, steps = policy.tokenizer.eos_token_id, iter(range(1000))
+
+    def generate(input_ids, attention_mask, **_):
+        step, answers = next(steps), []
+        for row, (ids, mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
+            prompt = ids[mask.bool()].tolist()
+            rng = np.random.default_rng([step, row % K, *prompt])  # whole groups in each process
+            answers.append([*rng.integers(3, 200, size=3).tolist(), end])
+        return torch.cat([input_ids, torch.tensor(answers)], 1)
+
+    policy.module.generate = generate
 
 
 def duplicated(model):

@@ -1,5 +1,6 @@
 """Two processes train what one does; only the main one writes; a killed one hangs nobody."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -133,6 +134,30 @@ def test_one_process_goes_on_where_two_were(seen, alone, model, folder):
     result, weights = many.trained(model, many.SOLVERS["accumulated"], folder / "accumulated")
     assert result.steps == 6
     assert apart(weights, seen[0]["accumulated"]["weights"]) == 0
+
+
+needs_trl = pytest.mark.skipif(not importlib.util.find_spec("trl"), reason="needs TRL")
+
+
+@needs_trl
+def test_trl_in_two_processes_ends_where_one_does_given_the_responses(seen, model, tmp_path):
+    """TRL's batches, rewards, advantages, loss and updates; only `generate` is not its own."""
+    one = many.by_trl(model, tmp_path, is_forced=True)
+    assert apart(one["weights"], many.weights_of(many.policy_of(model))) > 100 * EQUAL
+    for rank in seen:
+        assert apart(rank["trl"]["weights"], one["weights"]) < EQUAL
+    assert seen[0]["trl"]["kept"] == one["kept"] == [2, 4]
+    for here, there in zip(seen[0]["trl"]["rows"], one["rows"], strict=True):
+        timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in (here, there)]
+        assert timeless[0] == pytest.approx(timeless[1], abs=1e-3, rel=1e-3)
+
+
+@needs_trl
+def test_with_its_own_responses_trl_keeps_its_processes_equal_and_nothing_more(seen):
+    """Each process draws its own: another number of them is another sample. A negative control."""
+    main, other = (rank["trl free"]["weights"] for rank in seen)
+    assert apart(main, other) == 0
+    assert apart(main, seen[0]["trl"]["weights"]) > 100 * EQUAL
 
 
 def test_prompts_that_cannot_be_shared_out_are_refused_by_every_process(seen):

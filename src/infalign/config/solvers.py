@@ -84,6 +84,11 @@ class _Solver(Section):
             "accelerate configuration that ends in .yaml, .yml or .json",
         )
         require(
+            how not in ("fsdp", "zero3") or isinstance(self, OfflineSolver),
+            f"accelerate is {how}, but engine is trl, whose checkpoints here hold the weights of "
+            "one process; ddp or zero2 is needed, which leave every process all of them",
+        )
+        require(
             not isinstance(self, OfflineSolver) or (self.prompts_per_step or count) % count == 0,
             f"prompts_per_step is {self.prompts_per_step}, but processes is {count}; a multiple of "
             f"{count} is needed, because each process takes as many prompts of a step as any other",

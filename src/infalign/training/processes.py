@@ -46,9 +46,12 @@ def _refuse_sharding() -> None:
     if said.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3":
         found = said.get("ACCELERATE_DEEPSPEED_ZERO3_INIT", "true").lower()
         _require("deepspeed_config.zero3_init_flag", found, "false", _LOADS)
+        found = said.get("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL", "false").lower()
+        _require("deepspeed_config.zero3_save_16bit_model", found, "false", _SAVES)
 
 
 _LOADS = "every process copies the float32 head from weights that it has loaded itself"
+_SAVES = "a checkpoint then is the whole model, and tied embeddings cannot be written"
 
 
 def _require(name: str, found: str, wanted: str, why: str) -> None:
