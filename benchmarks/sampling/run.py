@@ -34,8 +34,6 @@ from infalign.policies.refill import generate_refilled
 from infalign.protocols import Response, Sampling
 
 Rows = list[list[Response]]
-ROWS = 128
-"""Sequences side by side, for all alike."""
 STOP = ('"', "\n")
 WARMER = 1.15
 """Temperature of the negative control."""
@@ -50,17 +48,18 @@ class Bench:
         prompts: P.
         k: responses to each.
         tokens: length cap.
+        rows: sequences side by side, for all ways alike.
     """
 
     def __init__(
-        self, folder: Path, dtype: str, prompts: Sequence[str], k: int, tokens: int
+        self, folder: Path, dtype: str, prompts: Sequence[str], k: int, tokens: int, rows: int
     ) -> None:
         from transformers import AutoModelForCausalLM
 
         sampling = Sampling(temperature=1.0, max_new_tokens=tokens, stop=STOP)
-        options: dict[str, Any] = {"dtype": dtype, "threads": 1, "rows": ROWS, "device": "cpu"}
+        options: dict[str, Any] = {"dtype": dtype, "threads": 1, "rows": rows, "device": "cpu"}
         self.policy = CausalLM.from_pretrained(folder, sampling, **options)
-        self.prompts, self.k, self.tokens = prompts, k, tokens
+        self.prompts, self.k, self.tokens, self.rows = prompts, k, tokens, rows
         kind = getattr(torch, dtype)
         self.plain: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=kind, attn_implementation="sdpa"
@@ -88,7 +87,7 @@ class Bench:
     def without_refill(self, seed: int) -> Rows:
         """Prompts read once; rows that are through are dropped, not refilled."""
         law = (self.policy.body, self.policy.head, self.contexts)
-        rows = generate_chunks(*law, self._uniforms(seed), 1.0, self.is_stop, ROWS)
+        rows = generate_chunks(*law, self._uniforms(seed), 1.0, self.is_stop, self.rows)
         return [[self.policy.codec.response(*answer) for answer in row] for row in rows]
 
     def without_sharing(self, seed: int) -> Rows:
@@ -96,7 +95,7 @@ class Bench:
         contexts = [context for context in self.contexts for _ in range(self.k)]
         numbers = torch.from_numpy(self._uniforms(seed)).reshape(len(contexts), 1, -1)
         law = (self.policy.body, self.policy.head, contexts, numbers, 1.0, self.is_stop)
-        found = generate_refilled(*law, ROWS)
+        found = generate_refilled(*law, self.rows)
         assert found is not None
         return self._shaped(
             [self.policy.codec.response(*pair) for pair in zip(*found, strict=True)]
@@ -105,7 +104,7 @@ class Bench:
     def plain_generate(self, seed: int) -> Rows:
         """`model.generate(num_return_sequences=K)`, as many prompts a call as fill the rows."""
         stops = sorted(self.policy.codec.stop_ids)
-        ids = generate(self.plain, self.contexts, self.k, self.tokens, stops, ROWS, seed)
+        ids = generate(self.plain, self.contexts, self.k, self.tokens, stops, self.rows, seed)
         return self._shaped([self.policy.codec.response(i, float("nan")) for i in ids])
 
     def continuous(self, seed: int) -> Rows:
@@ -237,7 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a tiny model, seconds, no file")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--repeats-float32", type=int, default=1)
+    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
+    parser.add_argument("--rows", type=int, default=128, help="sequences side by side")
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--k", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=32)
@@ -249,14 +249,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     result: dict[str, Any] = {"settings": settings(chosen), "dtypes": {}}
     with tempfile.TemporaryDirectory() as scratch:
         folder = model_folder(chosen.smoke, Path(scratch))
-        for dtype in ("float32",) if chosen.smoke else ("bfloat16", "float32"):
+        for dtype in ("float32",) if chosen.smoke else chosen.dtypes:
             say(dtype)
             prompts = prompts_for(chosen.smoke, chosen.prompts)
-            bench = Bench(folder, dtype, prompts, chosen.k, chosen.tokens)
+            bench = Bench(folder, dtype, prompts, chosen.k, chosen.tokens, chosen.rows)
             for way in WAYS.values():  # code and caches warm
                 way(bench.few(), 0)
-            turns = chosen.repeats if dtype == "bfloat16" else chosen.repeats_float32
-            result["dtypes"][dtype] = measure(bench, turns, list(WAYS), say)
+            result["dtypes"][dtype] = measure(bench, chosen.repeats, list(WAYS), say)
             if chosen.continuous and dtype == "bfloat16":
                 result["dtypes"][dtype]["continuous batching"] = measure_continuous(bench)
             if chosen.server_k and not chosen.smoke:
@@ -286,7 +285,7 @@ def settings(chosen: argparse.Namespace) -> dict[str, Any]:
     packages = ("torch", "transformers", "numpy")
     return {
         "prompts": chosen.prompts, "k": chosen.k, "max_new_tokens": chosen.tokens, "stop": STOP,
-        "repeats": [chosen.repeats, chosen.repeats_float32], "rows": ROWS, "threads": 1,
+        "repeats": chosen.repeats, "rows": chosen.rows, "threads": 1,
         "temperature": 1.0,
         "machine": platform.machine(), "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},

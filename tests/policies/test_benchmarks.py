@@ -38,7 +38,7 @@ def load(monkeypatch):
 
 def test_sampling_has_the_law_of_generate_and_another_temperature_has_not(load):
     """False-alarm rate 1e-3 a test; the seeds are fixed, so it passes or fails for good."""
-    size = ["--prompts", "6", "--k", "24", "--tokens", "10", "--repeats-float32", "2"]
+    size = ["--prompts", "6", "--k", "24", "--tokens", "10", "--rows", "32"]
     result = load("sampling", "run").main(["--smoke", *size])
     law = result["dtypes"]["float32"]["law"]
     for way in ("ours", "without refill", "without sharing"):

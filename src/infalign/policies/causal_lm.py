@@ -179,16 +179,10 @@ class CausalLM:
         uniforms = rng.random((len(prompts), k, self.sampling.max_new_tokens))
         is_stop = torch.zeros(len(self.head.weight), dtype=torch.bool)
         is_stop[sorted(self.codec.stop_ids)] = True
+        model = (self.body, self.head)
+        law = (self.sampling.temperature, is_stop.to(self.device))
         with self._idle_adapter_off():
-            answers = generate_in_batches(
-                self.body,
-                self.head,
-                contexts,
-                uniforms,
-                self.sampling.temperature,
-                is_stop.to(self.device),
-                self._rows,
-            )
+            answers = generate_in_batches(*model, contexts, uniforms, *law, self._rows)
         return [[self.codec.response(*answer) for answer in row] for row in answers]
 
     def differentiable_log_prob(
