@@ -25,9 +25,8 @@ __all__ = [
     "hold_to_law",
     "prompts_for_trl",
     "rloo_config",
-    "training_reward",
     "write_trl",
-]
+]  # and `training_reward`, which a star import shall not make
 
 _HOMES = {
     "TRL": "solver",

@@ -9,6 +9,7 @@ import contextlib
 import copy
 import dataclasses
 import importlib.util
+import os
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -79,6 +80,7 @@ class TRL(Solver):
         rng: np.random.Generator,
     ) -> TrainingResult:
         _require_peft(policy)
+        _require_whole_weights()
         seed = int(rng.integers(2**62))
         identity = {**identity_of(problem, seed), "solver": "trl", **identifying(self)}
         record = Record(directory, identity)
@@ -243,6 +245,19 @@ def _require_peft(policy: Any) -> None:
             f"{type(policy).__name__} is no CausalLM with an adapter; TRL trains the adapter and "
             "takes the model without it for the reference. Load it with lora=LoRA(...), or choose "
             "a built-in solver."
+        )
+
+
+def _require_whole_weights() -> None:
+    """Refuse accelerate's settings under which a process has but a part of the weights."""
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
+    if sharded or stage == "3":
+        found = "FSDP" if sharded else "DeepSpeed's ZeRO-3"
+        raise ValueError(
+            f"accelerate was started with {found}, but this engine's checkpoints hold the weights "
+            "of one process; data parallel (ddp) or ZeRO-2 is needed. Or shard with TRL's own "
+            "command on what `infalign export trl` writes."
         )
 
 
