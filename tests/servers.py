@@ -1,6 +1,7 @@
 """Servers for the tests, on loopback: a real one, one that fails, one that speaks token ids."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -106,7 +107,7 @@ def broken(handler):
 
 
 def silent(handler):
-    time.sleep(3.0)
+    time.sleep(7.0)
 
 
 def garbled(handler):
@@ -189,8 +190,6 @@ def token_server(policy, change=None, report=None):
         change: called with the answer's choices before they are sent.
         report: whose log-probabilities are told; the policy's by default, at temperature 1.
     """
-    import dataclasses
-
     report = report or policy.with_sampling(dataclasses.replace(policy.sampling, temperature=1.0))
     lock, bodies = threading.Lock(), []
     texts = {}
@@ -215,16 +214,20 @@ def token_server(policy, change=None, report=None):
         def drawn(self, body):
             prompt = texts.setdefault(tuple(body["prompt"]), _as_text(policy, body["prompt"]))
             n = body.get("n", 1)
-            (row,) = policy.sample([prompt], n, np.random.default_rng(body["seed"]))
+            law = dataclasses.replace(policy.sampling, temperature=body["temperature"])
+            sampler = policy.with_sampling(law)
+            (row,) = sampler.sample([prompt], n, np.random.default_rng(body["seed"]))
+            totals = report.log_prob([prompt], [row])[0].tolist()
             return [
                 {
                     "index": i,
                     "text": response.text,
                     "token_ids": list(response.token_ids),
-                    "logprobs": {"token_logprobs": _token_log_probs(report, prompt, response)},
+                    # The sum on the first token and zeros after: only the sum is read.
+                    "logprobs": {"token_logprobs": [total] + [0.0] * (len(response.token_ids) - 1)},
                     "finish_reason": response.finish_reason,
                 }
-                for i, response in enumerate(row)
+                for i, (response, total) in enumerate(zip(row, totals, strict=True))
             ]
 
     with listening(Handler) as url:
@@ -237,9 +240,3 @@ def _as_text(policy, ids):
         if policy.codec.encode(candidate) == tuple(ids):
             return candidate
     raise AssertionError(f"{ids} is no prompt of this policy")
-
-
-def _token_log_probs(policy, prompt, response):
-    """The sum on the first token and zeros after: only the sum is read."""
-    total = float(policy.log_prob([prompt], [[response]])[0, 0])
-    return [total] + [0.0] * (len(response.token_ids) - 1)

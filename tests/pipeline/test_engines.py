@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 from infalign import pipeline
 from infalign.pipeline import build
 from infalign.protocols import Sampling
+from infalign.training.fit import stored_log_prob
 from servers import token_server
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "policies"))
@@ -71,12 +72,13 @@ def test_a_server_that_tells_tokens_draws_what_is_fitted(study, make_lm):
         assert "agree" in line
         require_local_law(made)
         assert all(body["top_k"] == -1 and body["top_p"] == 1.0 for body in bodies)
-        assert all(body["temperature"] == 0.8 and body["max_tokens"] == 4 for body in bodies)
+        assert {body["temperature"] for body in bodies[-10:]} == {0.8}  # the check's are hotter too
+        assert {body["max_tokens"] for body in bodies} == {4}
         drawn = len(bodies)
         made.roll_out()
         assert len(bodies) == drawn  # all is there
-    pipeline.reward(made)
-    pipeline.train(made, ["infalign"])  # the server is gone, and is not needed
+    pipeline.reward(made)  # the server is gone, and is not needed
+    assert np.isfinite(stored_log_prob(made.problem("infalign"))).all()
 
 
 def test_a_server_of_another_model_is_refused_before_the_first_rollout(study, make_lm):

@@ -12,8 +12,6 @@ import types
 
 import numpy as np
 
-from infalign.protocols import Response
-
 
 @dataclasses.dataclass(kw_only=True)
 class SamplingParams:
@@ -111,23 +109,20 @@ def fake_vllm(policy, loaded, change=None):
             text = policy.tokenizer.decode(ids).removeprefix("<|endoftext|>")
             (row,) = sampler.sample([text], params.n, np.random.default_rng(params.seed))
             scale = params.temperature if self.mode == "processed_logprobs" else 1.0
-            outputs = [self.output(i, text, r, law, scale) for i, r in enumerate(row)]
+            scorer = policy.with_sampling(dataclasses.replace(law, temperature=scale))
+            totals = scorer.log_prob([text], [row])[0].tolist()
+            outputs = [output(i, *pair) for i, pair in enumerate(zip(row, totals, strict=True))]
             if change is not None:
                 change(outputs)
             return RequestOutput(str(place), None, ids, outputs[::-1], True)
 
-        def output(self, index, text, response, law, temperature):
-            scorer = policy.with_sampling(dataclasses.replace(law, temperature=temperature))
-            steps, before = [], 0.0
-            for end in range(1, len(response.token_ids) + 1):
-                ids = response.token_ids[:end]
-                cut = dataclasses.replace(scorer.sampling, max_new_tokens=end)
-                part = scorer.with_sampling(cut)
-                total = float(part.log_prob([text], [[Response("", ids)]])[0, 0])
-                steps.append({ids[-1]: Logprob(total - before, 1)})
-                before = total
-            reason = response.finish_reason
-            return CompletionOutput(index, "", list(response.token_ids), before, steps, reason)
+    def output(index, response, total):
+        """The sum on the first token and zeros after: only the sum is read."""
+        values = [total] + [0.0] * (len(response.token_ids) - 1)
+        pairs = zip(response.token_ids, values, strict=True)
+        steps = [{token: Logprob(value, 1)} for token, value in pairs]
+        reason = response.finish_reason
+        return CompletionOutput(index, "", list(response.token_ids), total, steps, reason)
 
     module = types.ModuleType("vllm")
     module.__spec__ = importlib.machinery.ModuleSpec("vllm", None)

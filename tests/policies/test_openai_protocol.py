@@ -82,7 +82,7 @@ def test_a_sum_over_fewer_tokens_is_no_log_probability(logprobs, tokens, known):
         (body({"text": "a", "finish_reason": None}), 1, "None"),
         (body({"text": "a", "token_ids": [1, "b"]}), 1, "token ids"),
         (body({"text": "a", "token_ids": [1] * 7}), 1, "token ids"),
-        (body({"text": "a"}, completion_tokens=7), 1, "counts 7 tokens"),
+        (body({"text": "a"}, completion_tokens=11), 1, "counts 11 tokens"),
     ],
 )
 def test_what_is_not_whole_is_no_answer(text, n, message):
@@ -142,6 +142,13 @@ def test_log_probabilities_before_temperature_count_only_at_one(make_lm, tempera
         np.testing.assert_allclose(told, policy.log_prob(PROMPTS, rows), atol=1e-4)
     else:
         assert np.isnan(told).all()
+
+
+def test_a_law_so_narrow_that_it_repeats_itself_is_not_taken_for_greedy(make_lm):
+    policy = make_lm(dataclasses.replace(LAW, temperature=1e-4))
+    with token_server(policy) as (url, _):
+        trial = served(policy, url).check(PROMPTS)
+    assert all(row[0].text == row[1].text for row in trial.responses)
 
 
 def test_a_prompt_too_long_for_the_server_is_refused_first(make_lm):

@@ -82,11 +82,11 @@ def test_it_is_a_sampler_that_keeps_the_law(engine, undisturbed):
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_fault_now_and_then_changes_nothing(fault, engine, served, undisturbed, tmp_path):
-    proxy = Proxy(served.url, fault, failing=lambda place: place in (2, 7))
-    seconds = 2.0 if fault is silent else 30.0
+    proxy = Proxy(served.url, fault, failing=lambda place: place == 4)
+    seconds = 5.0 if fault is silent else 30.0  # a busy machine answers in less
     with proxy.running() as url:
         assert drawn(tmp_path, engine(url, read_timeout=seconds)) == undisturbed
-    assert proxy.seen == REQUESTS + 2
+    assert proxy.seen == REQUESTS + 1
 
 
 def test_another_server_steps_in_for_one_that_is_gone(engine, served, undisturbed, tmp_path):
@@ -180,7 +180,7 @@ def test_first_tokens_follow_the_local_law_and_no_other(engine, make_lm):
     """False-alarm rate 1e-4 by the threshold; the seed is fixed, so it passes or fails for good."""
     policy = make_lm(LAW)
     texts = {}
-    for temperature, count in ((0.8, 240), (1.6, 160)):
+    for temperature, count in ((0.8, 200), (1.6, 100)):
         one = Sampling(temperature, 1, LAW.stop)
         (row,) = engine(sampling=one, codec=policy.codec).sample(["the film is"], count, rng())
         texts[temperature] = [response.text for response in row]

@@ -19,7 +19,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from infalign.policies.tokens import TextCodec, end_ids
-from infalign.policies.trial import Trial, refuse_repeats
+from infalign.policies.trial import HOT, Trial, refuse_repeats
 from infalign.protocols import Response, Sampling
 
 __all__ = ["VLLM"]
@@ -153,13 +153,18 @@ class VLLM:
             ValueError: K < 1, a prompt that leaves no room in the context window, or an answer
                 that this law cannot have produced.
         """
+        return self._draw(prompts, k, rng, self._law)
+
+    def _draw(
+        self, prompts: Sequence[str], k: int, rng: np.random.Generator, law: Mapping[str, Any]
+    ) -> list[list[Response]]:
         if k < 1:
             raise ValueError(f"k is {k}; at least one response per prompt must be asked for.")
         contexts = self._codec.contexts(prompts, self._sampling.max_new_tokens, self._window)
         seeds = rng.integers(2**31, size=len(prompts))
         outputs = self._engine.generate(
             [{"prompt_token_ids": list(context)} for context in contexts],
-            [_vllm().SamplingParams(**self._law, n=k, seed=int(seed)) for seed in seeds],
+            [_vllm().SamplingParams(**law, n=k, seed=int(seed)) for seed in seeds],
             use_tqdm=False,
         )
         if [tuple(one.prompt_token_ids) for one in outputs] != contexts:
@@ -180,7 +185,8 @@ class VLLM:
         self._codec.contexts(prompts, self._sampling.max_new_tokens, self._window)
         tried = list(prompts[:_TRIED])
         responses = self.sample(tried, 2, np.random.default_rng(0))
-        refuse_repeats("vLLM", tried, responses)
+        hot = self._draw(tried, 2, np.random.default_rng(1), self._law | {"temperature": HOT})
+        refuse_repeats("vLLM", tried, [[one.token_ids for one in row] for row in hot])
         reported = np.array([[response.log_prob for response in row] for row in responses])
         return Trial(tuple(tried), responses, reported, self._sampling.temperature)
 

@@ -17,7 +17,7 @@ from infalign.policies.openai_server.asking import Asker, Connection
 from infalign.policies.openai_server.bodies import body_of, messages_of, refuse_long_stops
 from infalign.policies.openai_server.dialects import DIALECTS, ServerKind
 from infalign.policies.tokens import TextCodec
-from infalign.policies.trial import Trial, refuse_repeats
+from infalign.policies.trial import HOT, Trial, refuse_repeats
 from infalign.protocols import Response, Sampling
 
 __all__ = ["OpenAIServer"]
@@ -146,6 +146,7 @@ class OpenAIServer:
         wanted = [prompts[i % len(prompts)] for i in range(max(_TRIED, len(serves)))]
         try:
             rows = self._draw(wanted, 2, np.random.default_rng(0), hasty)
+            hot = self._draw(wanted, 2, np.random.default_rng(1), hasty, {"temperature": HOT})
         except ValueError as error:
             known = sorted({str(card.get("id")) for cards in serves.values() for card in cards})
             raise ValueError(
@@ -154,7 +155,8 @@ class OpenAIServer:
         for prompt, (_, counted) in zip(wanted, rows, strict=True):
             self._require_same_tokens(prompt, counted)
         responses = [[self._response(choice) for choice in row] for row, _ in rows]
-        refuse_repeats(f"{hasty.base_urls[0]} ({self._server})", wanted, responses)
+        alike = [[(choice.text, choice.token_ids) for choice in row] for row, _ in hot]
+        refuse_repeats(f"{hasty.base_urls[0]} ({self._server})", wanted, alike)
         reported = np.array([[choice.log_prob for choice in row] for row, _ in rows])
         temperature = 1.0 if self._log_probs == "model" else self._sampling.temperature
         return Trial(tuple(wanted), responses, reported, temperature)
@@ -167,13 +169,14 @@ class OpenAIServer:
         k: int,
         rng: np.random.Generator,
         connection: Connection | None = None,
+        further: Mapping[str, Any] | None = None,
     ) -> list[tuple[list[Choice], int | None]]:
         """P rows of K choices, each row with the server's count of the prompt's tokens."""
         if k < 1:
             raise ValueError(f"k is {k}; at least one response per prompt must be asked for.")
         # One for each response, used or not, so that `n` moves no other request's seed.
         seeds = rng.integers(2**31, size=(len(prompts), k))
-        given = [self._given(prompt) for prompt in prompts]
+        given = [self._given(prompt) | dict(further or {}) for prompt in prompts]
         connection = connection or self.connection
         try:
             return _run(self._ask_all, connection, given, seeds, self._n)
