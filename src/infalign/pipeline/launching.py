@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from infalign.config.solvers import LAUNCHES
+from infalign.training import processes
 
 __all__ = ["command_of", "configuration_of", "has_gpu", "refuse_unlaunchable"]
 
@@ -56,6 +57,12 @@ def refuse_unlaunchable(training: Any, *, has_gpu: bool) -> None:
         ValueError: the file cannot be used; the message names the setting and the value needed.
         ImportError: it needs DeepSpeed, which is not installed.
     """
+    if processes.started() > 1:
+        raise ValueError(
+            f"{processes.started()} processes of `infalign` were started; 1 is needed, because it "
+            f"starts its own: give `--set training.processes={processes.started()}` instead, or "
+            "start `infalign.pipeline.worker` as docs/engines/accelerate.md shows."
+        )
     if training.processes == 1:
         return
     path, how = configuration_of(training, has_gpu=has_gpu), training.accelerate

@@ -64,10 +64,12 @@ class LogRatio(torch.nn.Module):
         weights = checkpoints.trainable_weights(self.policy_module)
         return {_WITHIN + name: weight for name, weight in weights.items()}
 
-    def load_state_dict(self, state: Mapping[str, Any], *args: Any, **options: Any) -> Any:
-        """Takes them back."""
-        own = {name.removeprefix(_WITHIN): weight for name, weight in state.items()}
-        checkpoints.put_weights(self.policy_module, own)
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """Takes them back; a wrapper may hand over the frozen ones as well."""
+        given = {name.removeprefix(_WITHIN): weight for name, weight in state_dict.items()}
+        own = {name for name, p in self.policy_module.named_parameters() if p.requires_grad}
+        weights = {name: weight for name, weight in given.items() if name in own}
+        checkpoints.put_weights(self.policy_module, weights)
         return torch.nn.modules.module._IncompatibleKeys([], [])
 
 
