@@ -1,6 +1,7 @@
 """What cannot work is refused before long work starts, and nothing finished is lost."""
 
 import pytest
+import yaml
 
 from infalign import pipeline
 
@@ -32,6 +33,19 @@ def test_results_of_another_experiment_are_not_touched(experiment):
     pipeline.open_study(experiment())
     with pytest.raises(ValueError, match="another experiment; it differs in policy"):
         pipeline.open_study(experiment(policy={"temperature": 0.5}))
+
+
+def test_a_folder_made_before_a_key_existed_is_gone_on_with(experiment):
+    """And one that said something else under that key is not."""
+    study = pipeline.open_study(experiment())
+    file = study.folder / "experiment.yaml"
+    written = yaml.safe_load(file.read_text())
+    assert written["training"].pop("processes") == 1
+    file.write_text(yaml.safe_dump(written))
+    pipeline.open_study(experiment())
+    file.write_text(yaml.safe_dump(written | {"seed": 1}))
+    with pytest.raises(ValueError, match="another experiment; it differs in seed"):
+        pipeline.open_study(experiment())
 
 
 def test_results_of_other_prompts_are_not_mixed_with_those_of_a_changed_file(

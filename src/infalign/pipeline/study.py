@@ -6,7 +6,6 @@ is sampled: :mod:`.enumerated`. Where text is free, everything goes through stor
 """
 
 import abc
-import dataclasses
 import functools
 import json
 import platform
@@ -20,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from infalign import evaluation
-from infalign.config import Experiment, dump_experiment, wherever_it_runs
+from infalign.config import Experiment
 from infalign.pipeline import build
 from infalign.pipeline.measurement import Measurement, Split, at_kl, reach
+from infalign.pipeline.ownership import refuse_other, saved
 from infalign.pipeline.show import Show
 from infalign.prompts import Prompt
 from infalign.quantile.procedures import BestOfN, RankProcedure
@@ -58,7 +58,7 @@ class Study(abc.ABC):
         self.transform: Transform = build.transform_of(
             experiment.transform, self.procedure, experiment.training
         )
-        _refuse_other(self.folder, experiment)
+        refuse_other(self.folder, experiment)
 
     @functools.cached_property
     def prompts(self) -> dict[str, list[Prompt]]:
@@ -220,7 +220,7 @@ class Study(abc.ABC):
         check_study(self)
         with explained("the output folder", self.folder):
             path = self.folder / "experiment.yaml"
-            write_atomically(path, _saved(self.experiment).encode(), self.folder)
+            write_atomically(path, saved(self.experiment).encode(), self.folder)
 
     # --- cost ---
 
@@ -270,30 +270,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _refuse_other(folder: Path, experiment: Experiment) -> None:
-    """Make the folder, and refuse one that holds another experiment's results."""
-    path = folder / "experiment.yaml"
-    with explained("the output folder", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        old = path.read_text(encoding="utf-8") if path.exists() else None
-    if old is not None and old != _saved(experiment):
-        raise ValueError(
-            f"{folder} holds the results of another experiment; it differs in "
-            f"{_changed(old, _saved(experiment))}. Choose another output folder, or delete this "
-            "one to start anew."
-        )
-
-
-def _saved(experiment: Experiment) -> str:
-    """The experiment file as the folder keeps it: wherever it is moved, whoever did the work."""
-    return dump_experiment(dataclasses.replace(wherever_it_runs(experiment), output="."))
-
-
-def _changed(old: str, new: str) -> str:
-    import yaml
-
-    before, after = yaml.safe_load(old), yaml.safe_load(new)
-    names = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return ", ".join(sorted(names)) or "its form"
