@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from infalign.policies import CausalLM, LoRA
 from infalign.prompts import Prompt
@@ -20,7 +21,7 @@ from infalign.protocols import Sampling
 from infalign.quantile.calibration import EmpiricalCalibration
 from infalign.quantile.transforms import Exponential
 from infalign.training import CalibratedReward, Descent, Problem, Regression
-from infalign.training.log_ratio_trainer import LogRatioTrainer
+from infalign.training.log_ratio_trainer import LogRatio, LogRatioTrainer, whole_weights
 
 WORDS = ["tender", "lazy", "lush", "cliche", "story", "cast", "film", "excuse", "touching", "in"]
 K = 4
@@ -107,6 +108,7 @@ def everything(model, folder):
             seen[name] = by_trl(model, folder / name, is_forced=name == "trl")
     seen["resumed"] = {"weights": trained(model, SOLVERS["accumulated"], folder / "killed")[1]}
     seen["nowhere"] = {"weights": trained(model, SOLVERS["at once"])[1]}
+    seen["sharded"] = sharded(model)
     seen["duplicated"] = {"weights": duplicated(model)}
     try:
         trained(model, Regression(Descent(2, 0.01, prompts_per_step=3)))
@@ -148,6 +150,53 @@ def force_responses(policy):
         return torch.cat([input_ids, torch.tensor(answers)], 1)
 
     policy.module.generate = generate
+
+
+def moved_policy(model):
+    """A policy whose adapter is not idle."""
+    policy, rng = policy_of(model), np.random.default_rng(3)
+    for name, parameter in policy.module.named_parameters():
+        if "lora_B" in name:
+            parameter.data += torch.from_numpy(rng.normal(0, 0.1, tuple(parameter.shape)))
+    return policy
+
+
+def sharded(model):
+    """FSDP2, each process with some of every parameter: how far from whole ones."""
+    rank, whole, parts = torch.distributed.get_rank(), moved_policy(model), moved_policy(model)
+    problem = problem_of(policy_of(model)).select(range(rank, len(WORDS), 2))
+    given, module = (problem.texts, problem.rollouts), LogRatio(parts)
+    for layer in parts.body.layers:
+        fully_shard(layer)
+    fully_shard(module)
+    register_fsdp_forward_method(module, "whole")
+    expected, found = LogRatio(whole)(*given), module(*given)
+    for log_prob in (expected, found):
+        log_prob.square().mean().backward()
+    apart = []
+    names = [n for n, p in whole.module.named_parameters() if p.requires_grad]
+    for name in names:
+        mean = whole.module.get_parameter(name).grad
+        torch.distributed.all_reduce(mean)
+        gathered = parts.module.get_parameter(name).grad.full_tensor()
+        apart.append(float((gathered - mean / 2).abs().max()))
+
+    def draw(policy=parts):
+        with torch.no_grad():
+            return policy.sample(["it is a story"], 2, np.random.default_rng(5))
+
+    return {
+        "log_prob": float((found - expected).abs().max().detach()),
+        "gradient": max(apart),
+        "size": max(float(whole.module.get_parameter(n).grad.abs().max()) for n in names),
+        "same samples": module.whole(draw) == draw(whole),
+        "shards": type(parts.module.get_parameter(names[0])).__name__,
+        "weights": apart_of(whole_weights(parts.module), weights_of(whole)),
+    }
+
+
+def apart_of(one, other):
+    return max(float((one[name] - other[name]).abs().max()) for name in other)
 
 
 def duplicated(model):

@@ -160,6 +160,18 @@ def test_with_its_own_responses_trl_keeps_its_processes_equal_and_nothing_more(s
     assert apart(main, seen[0]["trl"]["weights"]) > 100 * EQUAL
 
 
+def test_a_sharded_policy_scores_by_all_its_weights(seen):
+    """FSDP2 knows `forward` alone; body and head are asked within it, and `whole` for the rest."""
+    for rank in seen:
+        found = rank["sharded"]
+        assert found["shards"] == "DTensor"
+        assert found["log_prob"] < 1e-4
+        assert found["gradient"] < 1e-5 * found["size"]
+        assert found["size"] > 1
+        assert found["same samples"]
+        assert found["weights"] == 0
+
+
 def test_prompts_that_cannot_be_shared_out_are_refused_by_every_process(seen):
     for rank in seen:
         assert "prompts_per_step is 3" in rank["refused"]
