@@ -138,6 +138,12 @@ def test_deepspeed_that_is_not_there_is_asked_for():
         refuse_unlaunchable(training(accelerate="zero2"), has_gpu=True)
 
 
+def test_the_command_line_itself_is_started_once(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"--set training\.processes=2"):
+        refuse_unlaunchable(training(processes=1), has_gpu=False)
+
+
 def test_what_can_be_launched_is_not_refused():
     refuse_unlaunchable(training(), has_gpu=False)
     refuse_unlaunchable(training(accelerate="fsdp"), has_gpu=True)
@@ -196,3 +202,27 @@ def test_settings_under_which_weights_would_be_missing_are_refused(said, says, m
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=says):
         processes.joined(cpu=True)
+
+
+def test_an_experiment_trained_by_two_processes_is_that_of_one(experiment, tmp_path):
+    """The whole way: started by accelerate, steps shared out, results written by one process."""
+    import torch
+
+    from infalign import pipeline
+
+    offline = {"kind": "offline", "kl": 0.5, "steps": 2, "prompts_per_step": 4,
+               "learning_rate": 1e-3, "checkpoint_every": 1, "measure_every": 0}  # fmt: skip
+    found = []
+    for count in (1, 2):
+        one = experiment(
+            output=str(tmp_path / str(count)),
+            training={**offline, "processes": count},
+            baselines=[],
+        )
+        study = pipeline.open_study(one)
+        pipeline.train(study)
+        home = study.folder / "train" / "infalign"
+        assert (home / "adapter" / "adapter_model.safetensors").exists()
+        assert [row["step"] for row in json.loads((home / "offline.json").read_text())] == [0, 1]
+        found.append(torch.load(home / "offline" / "weights-000002.pt"))
+    assert max(float((found[0][n] - found[1][n]).abs().max()) for n in found[0]) < 1e-5
