@@ -41,7 +41,7 @@ demo: $(VENV)/.demo  ## align a real language model for best-of-4, measure it, w
 install: $(VENV)/.dev $(VENV)/.released  ## everything a developer needs, in .venv
 
 test: $(VENV)/.dev $(VENV)/.released  ## all tests, the real embedded model included; those of the page need chromium
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev  ## style, types
 	$(BIN)/ruff check .

@@ -83,3 +83,20 @@ def test_trl_is_given_a_file_that_its_own_configuration_takes(study, tmp_path):
     assert (config.beta, config.num_generations) == (study.problem("infalign").beta, 4)
     rows = (file.parent / "train.jsonl").read_text().splitlines()
     assert [json.loads(row)["prompt_id"] for row in rows] == study.ids
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "says"),
+    [
+        ({}, {"prompts_per_step": 99}, "99 prompts per update of 5 prompts"),
+        ({"policy": {"stop": ["end"]}}, {}, "stop at 'end'"),
+        ({}, {"samples": 1}, "samples is 1"),
+    ],
+)
+def test_what_can_be_seen_at_once_is_refused_before_anything_is_sampled(
+    experiment, tmp_path, changes, asked, says
+):
+    study = open_study(experiment(**changes))
+    with pytest.raises(ValueError, match=says):
+        export(study, "verl", tmp_path / "x", **asked)
+    assert not (study.folder / "rollouts").exists()

@@ -1,5 +1,6 @@
-"""`infalign export ENGINE`: the calibrated reward, the prompts and the settings, for an engine."""
+"""`infalign export`: the calibrated reward, the prompts and the settings, for another engine."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,52 +68,45 @@ def trl(
     _export("trl", file, to, asked | {"prompts_per_step": per_step}, changes, output)
 
 
-@app.command()
-@explained
-def verl(
-    file: File,
-    to: To = None,
-    model: Model = None,
-    per_step: PerStep = None,
-    samples: Samples = None,
-    epochs: Epochs = 1,
-    changes: Changes = None,
-    output: Output = None,
-) -> None:
-    """For verl: a Parquet file of prompts, the reward function, a command with every setting.
+def _verb(engine: str, does: str, command: str) -> Callable[..., None]:
+    def verb(
+        file: File,
+        to: To = None,
+        model: Model = None,
+        per_step: PerStep = None,
+        samples: Samples = None,
+        epochs: Epochs = 1,
+        changes: Changes = None,
+        output: Output = None,
+    ) -> None:
+        asked = {"model": model, "samples": samples, "epochs": epochs}
+        _export(engine, file, to, asked | {"prompts_per_step": per_step}, changes, output)
+
+    verb.__doc__ = f"""{does}
 
     Rollouts and rewards that are missing are made first.
 
     Examples:
-      [cyan]infalign export verl experiment.yaml --to export[/]
-      [cyan]bash export/verl/verl.sh trainer.n_gpus_per_node=8[/]
+      [cyan]infalign export {engine} experiment.yaml --to export[/]
+      [cyan]{command}[/]
     """
-    asked = {"prompts_per_step": per_step, "model": model, "samples": samples, "epochs": epochs}
-    _export("verl", file, to, asked, changes, output)
+    return explained(verb)
 
 
-@app.command()
-@explained
-def openrlhf(
-    file: File,
-    to: To = None,
-    model: Model = None,
-    per_step: PerStep = None,
-    samples: Samples = None,
-    epochs: Epochs = 1,
-    changes: Changes = None,
-    output: Output = None,
-) -> None:
-    """For OpenRLHF: a JSONL file of prompts, the reward function, a command with every option.
-
-    Rollouts and rewards that are missing are made first.
-
-    Examples:
-      [cyan]infalign export openrlhf experiment.yaml --to export[/]
-      [cyan]bash export/openrlhf/openrlhf.sh[/]
-    """
-    asked = {"prompts_per_step": per_step, "model": model, "samples": samples, "epochs": epochs}
-    _export("openrlhf", file, to, asked, changes, output)
+app.command("verl")(
+    _verb(
+        "verl",
+        "For verl: a Parquet file of prompts, the reward function, a command with every setting.",
+        "bash export/verl/verl.sh trainer.n_gpus_per_node=8",
+    )
+)
+app.command("openrlhf")(
+    _verb(
+        "openrlhf",
+        "For OpenRLHF: a JSONL file of prompts, the reward function, a command with every option.",
+        "bash export/openrlhf/openrlhf.sh",
+    )
+)
 
 
 def _export(
@@ -124,6 +118,5 @@ def _export(
     output: Path | None,
 ) -> None:
     with opened_study(file, changes, output) as (study, pipeline):
-        pipeline.reward(study)
         where = pipeline.export(study, engine, to or study.folder / "export", **asked)
         print_result(str(where))

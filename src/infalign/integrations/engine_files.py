@@ -60,7 +60,7 @@ class Batches:
                 why = ", because the baseline is the mean of the others" if least == 2 else ""
                 raise ValueError(f"{name} is {getattr(self, name)}; at least {least}{why}.")
 
-    def check(self, rows: Sequence[Row]) -> None:
+    def check(self, rows: Sequence[Any]) -> None:
         """Refuse an update of more prompts than there are: an engine would make none at all."""
         if self.prompts > len(rows):
             raise ValueError(
@@ -138,7 +138,7 @@ def refuse_settings(frozen: FrozenReward, engine: str) -> None:
             "Use a reward that an experiment file can name, as `kind: callable` with "
             "`function: module:function`."
         )
-    _refuse_sampling(frozen.facts["sampling"], engine)
+    refuse_sampling(frozen.facts["sampling"], engine)
 
 
 def model_of(frozen: FrozenReward, model: str | None) -> str:
@@ -240,7 +240,8 @@ def _refuse_misfit(frozen: FrozenReward) -> None:
         )
 
 
-def _refuse_sampling(sampling: Mapping[str, Any], engine: str) -> None:
+def refuse_sampling(sampling: Mapping[str, Any], engine: str) -> None:
+    """Refuse a sampling law that an engine cannot be told."""
     neutral = {"top_p": (None, 1, 1.0), "top_k": (None, 0, -1), "min_p": (None, 0, 0.0)}
     for option, value in sampling.items():
         if option in ("temperature", "max_new_tokens", "stop"):

@@ -5,9 +5,10 @@ import importlib
 from pathlib import Path
 from typing import Any, Literal
 
-from infalign.integrations.engine_files import Batches
+from infalign.integrations.engine_files import Batches, refuse_sampling
 from infalign.integrations.freezing import freeze
 from infalign.pipeline.sampled import SampledStudy
+from infalign.pipeline.stages import reward
 from infalign.pipeline.study import Study
 
 __all__ = ["Engine", "export", "frozen_reward"]
@@ -26,11 +27,7 @@ def frozen_reward(study: Study, folder: str | Path) -> Path:
         ValueError: nothing is sampled in this study, the reward is the same everywhere, or the
             folder holds another frozen reward.
     """
-    if not isinstance(study, SampledStudy):
-        raise ValueError(
-            f"policy is {study.experiment.policy.kind}, whose responses are listed, not sampled; "
-            "other engines sample text. Set `policy: causal_lm` to export."
-        )
+    study = sampled(study)
     train = study.prompts["train"]
     rewards = study.reference_rewards()
     return freeze(
@@ -67,6 +64,16 @@ def _facts(study: SampledStudy, k: int) -> dict[str, Any]:
     }
 
 
+def sampled(study: Study) -> SampledStudy:
+    """The study, if it is one that other engines could go on with."""
+    if isinstance(study, SampledStudy):
+        return study
+    raise ValueError(
+        f"policy is {study.experiment.policy.kind}, whose responses are listed, not sampled; other "
+        "engines sample text. Set `policy: causal_lm` to export."
+    )
+
+
 def export(
     study: Study,
     engine: Engine,
@@ -81,7 +88,7 @@ def export(
     """Write what an engine needs to train on a study's reward: `frozen/` and `<engine>/`.
 
     Args:
-        study: with rewards in its store.
+        study: whose missing rollouts and rewards are made, once nothing is left to refuse.
         engine: whose files are written.
         folder: holds both folders, so that they move together.
         model: path or name of the weights the engine starts from; by default the experiment's.
@@ -97,19 +104,19 @@ def export(
         ValueError: a setting the engine cannot express or that would break the theory; a folder
             that holds something else.
     """
-    frozen = frozen_reward(study, Path(folder) / "frozen")
     training, train = study.experiment.training, study.prompts["train"]
     drawn = samples or getattr(training, "samples_per_prompt", None) or 8
     per_step = prompts_per_step or training.prompts_per_step or min(32, len(train))
+    batches = Batches(per_step, drawn, epochs)
+    _refuse(study, engine, batches)
+    reward(study)
+    frozen, where = frozen_reward(study, Path(folder) / "frozen"), Path(folder) / engine
     codec = study.policy.codec
-    where, asked = (
-        Path(folder) / engine,
-        {
-            "model": model or study.policy.source,
-            "batches": Batches(per_step, drawn, epochs),
-            "prompt_tokens": max(len(codec.encode(prompt.text)) for prompt in train),
-        },
-    )
+    asked: dict[str, Any] = {
+        "model": model or study.policy.source,
+        "batches": batches,
+        "prompt_tokens": max(len(codec.encode(prompt.text)) for prompt in train),
+    }
     if engine == "trl":
         from infalign.integrations.trl.export import write_trl
 
@@ -117,3 +124,15 @@ def export(
     module = importlib.import_module(f"infalign.integrations.{engine}")
     write = getattr(module, f"write_{engine}")
     return write(frozen, train, where, context=codec.context_text, **asked) / f"{engine}.sh"
+
+
+def _refuse(study: Study, engine: Engine, batches: Batches) -> None:
+    """What can be seen before hours of sampling."""
+    sampled(study)
+    batches.check(study.prompts["train"])
+    names = {"trl": "TRL", "verl": "verl", "openrlhf": "OpenRLHF"}
+    refuse_sampling(dataclasses.asdict(study.policy.sampling), names[engine])
+    if engine == "trl":
+        from infalign.integrations.trl.configs import import_trl
+
+        import_trl()
