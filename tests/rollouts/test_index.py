@@ -2,11 +2,13 @@
 
 import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from small_store import CHUNK, PROMPTS, FakeSampler, K, Length, collected, contents, shards
 
+from infalign.prompts import Prompt
 from infalign.protocols import Response
 from infalign.rollouts import Chunk, RolloutStore, chunks, collect, draw, score, unscored
 from infalign.rollouts import contents as remembered
@@ -76,9 +78,54 @@ def test_a_shard_altered_after_opening_is_noticed_when_it_is_read(path):
     shard.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
     with pytest.raises(ValueError, match=f"{shard.name} is not what it was"):
         store.rewards("length", PROMPTS)
-    shard.unlink()
-    with pytest.raises(ValueError, match=f"{shard.name} is not what it was"):
+    assert not shard.exists()
+    with pytest.raises(ValueError, match=f"{shard.name} is not what it was .* taken away"):
         store.rewards("length", PROMPTS)
+
+
+@pytest.mark.parametrize("folder", ["rollouts", "rewards"])
+@pytest.mark.filterwarnings("ignore:.*a rollout whose reward it holds is gone")
+def test_a_shard_that_rotted_without_changing_its_times_is_made_again(
+    path, folder, uninterrupted, monkeypatch
+):
+    """As a disk rots: another byte under the same size, times and memory of having been checked."""
+    shard, look = shards(path, folder)[1], remembered.look
+    signatures = look(path)
+    data = shard.read_bytes()
+    shard.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
+    monkeypatch.setattr(
+        remembered,
+        "look",
+        lambda at: {name: signatures.get(name, s) for name, s in look(at).items()},
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = RolloutStore.existing(path)  # it is not read, so it cannot be noticed yet
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"{shard.name} is not what it was"):
+            everything(store)
+    assert (path / "damaged" / f"{folder}-{shard.name}").exists()
+    monkeypatch.setattr(remembered, "look", look)
+    score(collected(path), Length(), PROMPTS, chunk=CHUNK)
+    everything(RolloutStore.existing(path))
+    rest = {k: v for k, v in contents(path).items() if not k.startswith("damaged")}
+    assert rest == uninterrupted
+
+
+def test_a_shard_misread_once_is_no_damage(path, monkeypatch):
+    store, read, misread = RolloutStore.existing(path), Path.read_bytes, []
+
+    def once(file):
+        data = read(file)
+        if file.suffix == ".parquet" and not misread:
+            misread.append(file)
+            return data[:-1]
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", once)
+    assert len(store.rewards("length", PROMPTS)) == len(PROMPTS)
+    assert misread
+    assert not (path / "damaged").exists()
 
 
 def test_young_shards_are_not_trusted_to_keep_their_times(tmp_path, read, monkeypatch):
@@ -185,6 +232,16 @@ def test_batches_are_the_whole(path):
         for prompt_id, rewards in zip(ids, values.tolist(), strict=True)
     }
     assert [by_id[prompt.id] for prompt in PROMPTS] == store.rewards("length", PROMPTS).tolist()
+
+
+def test_tokens_are_counted_as_the_responses_have_them(path):
+    store = RolloutStore.existing(path)
+    expected = sum(len(r.token_ids) for row in store.responses(PROMPTS[3:7]) for r in row)
+    assert store.token_count(PROMPTS[6:2:-1]) == expected > 0
+    assert store.token_count([]) == store.token_count([Prompt.from_text("never asked")]) == 0
+    collect(FakeSampler(), PROMPTS[:2], 7, store)  # unequally many are counted too
+    more = store.responses(PROMPTS[:1])[0]
+    assert store.token_count(PROMPTS[:1]) == sum(len(r.token_ids) for r in more)
 
 
 def test_rewards_of_unequally_many_rollouts_are_all_in_the_table(path):

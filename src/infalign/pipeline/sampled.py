@@ -295,6 +295,5 @@ class SampledStudy(Study):
 
 
 def _counts(store: RolloutStore, prompts: Sequence[Prompt]) -> dict[str, int]:
-    rows = store.responses(prompts)
-    tokens = sum(len(response.token_ids) for row in rows for response in row)
-    return {"responses": sum(map(len, rows)), "tokens": tokens}
+    responses = int(store.counts(prompts).sum())
+    return {"responses": responses, "tokens": store.token_count(prompts)}

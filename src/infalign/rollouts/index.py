@@ -261,15 +261,25 @@ class Index:
                 "them."
             ) from None
 
-    def _set_aside(self, name: str, why: str) -> None:
+    def set_aside(self, name: str) -> Path | None:
+        """Move a shard into `damaged/`, which no memory of it survives; None if it is gone.
+
+        Raises:
+            OSError: if the folder cannot be written.
+        """
         shard = self.path / name
         aside = self.path / "damaged" / f"{shard.parent.name}-{shard.name}"
         with explained(f"cannot set the damaged {shard.name} aside", self.path):
             aside.parent.mkdir(exist_ok=True)
             try:
-                shard.replace(aside)
+                return shard.replace(aside)
             except FileNotFoundError:  # another run was first
-                return
+                return None
+
+    def _set_aside(self, name: str, why: str) -> None:
+        shard, aside = self.path / name, self.set_aside(name)
+        if aside is None:
+            return
         warnings.warn(
             f"{shard} was set aside as {aside}: {why}. What it held is made again by the next "
             "run; all other shards are untouched.",

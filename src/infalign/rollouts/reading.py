@@ -1,10 +1,12 @@
 """Reading rows of shards: a shard at a time, its bytes checked each time they are read."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
 from infalign.rollouts.index import Index
@@ -55,20 +57,37 @@ class Reader:
         """One column of the rollouts at the places."""
         return self.rows(places, places + 1, [column])[column].to_pylist()
 
+    def token_count(self, numbers: Int[np.ndarray, "P"]) -> int:
+        """Tokens of all rollouts of the prompts with these numbers; a shard at a time."""
+        held, total = self._index.rollouts, 0
+        for shard, rows, _ in held.pieces(*held.intervals(numbers)).by_shard():
+            tokens = self._shard(shard, ["token_ids"])["token_ids"]
+            lengths = pc.call_function("list_value_length", [tokens]).to_numpy()
+            total += int(lengths[rows].sum())
+        return total
+
     def _shard(self, number: int, columns: Sequence[str]) -> pa.Table:
         """Columns of a whole shard. The last is kept: who reads in order reads each once."""
         shard = self._index.shards[number]
         key = (shard, *columns)
         if self._last is None or self._last[0] != key:
-            try:
-                data = intact_bytes(self._path / shard)
-            except FileNotFoundError:
-                data = None
-            if data is None:
-                raise ValueError(
-                    f"{self._path / shard} is not what it was when the store was opened: it was "
-                    "altered or taken away. Open the store again, which sets it aside, and run "
-                    "again what made it."
-                )
-            self._last = key, parsed(data, columns).replace_schema_metadata()
+            self._last = key, parsed(self._bytes(shard), columns).replace_schema_metadata()
         return self._last[1]
+
+    def _bytes(self, shard: str) -> bytes:
+        """A shard's bytes; where they were altered it is set aside.
+
+        Opening cannot be left to do that: a disk may alter bytes without altering times, and what
+        is remembered of the shard would then be believed again.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            for _ in range(2):  # what a disk or a network misread once is no damage
+                data = intact_bytes(self._path / shard)
+                if data is not None:
+                    return data
+        aside = self._index.set_aside(shard)
+        happened = "was taken away" if aside is None else f"was altered, and is now {aside}"
+        raise ValueError(
+            f"{self._path / shard} is not what it was when the store was opened: it {happened}. "
+            "Open the store again, and run again what made it; all other shards are untouched."
+        )

@@ -16,7 +16,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["content_key", "explained", "intact_bytes", "parsed", "write_atomically", "write_shard"]
+__all__ = [
+    "content_key",
+    "explained",
+    "intact_bytes",
+    "make_folder",
+    "parsed",
+    "write_atomically",
+    "write_shard",
+]
 
 DIGEST_LENGTH = 16
 
@@ -48,9 +56,7 @@ def write_atomically(path: Path, data: bytes, partial: Path) -> None:
     unfinished = partial / f"{path.name}.{uuid.uuid4().hex[:8]}"
     with explained(f"cannot write {path.name}", path.parent):
         try:
-            if not path.parent.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _sync_folder(path.parent.parent)
+            make_folder(path.parent)
             partial.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:
                 file.write(data)
@@ -61,6 +67,13 @@ def write_atomically(path: Path, data: bytes, partial: Path) -> None:
         finally:
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, so that it is there after a power cut too."""
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def intact_bytes(path: Path) -> bytes | None:

@@ -10,7 +10,6 @@ a time, or use :meth:`RolloutStore.batches` and :meth:`RolloutStore.reward_batch
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from jaxtyping import Float, Int
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Sampler
 from infalign.rollouts.contents import digest_of
-from infalign.rollouts.identity import identity_of, read_identity, require_same
+from infalign.rollouts.identity import LOCK, identity_of, opened, read_identity, require_same
 from infalign.rollouts.index import Index
 from infalign.rollouts.reading import Reader
 from infalign.rollouts.runs import LINE, Runs, expanded
@@ -46,7 +45,7 @@ class RolloutStore:
         self.path = path
         self.identity = identity
         self._look()
-        self._lock = filelock.FileLock(path / "store.lock")
+        self._lock = filelock.FileLock(path / LOCK)
 
     @classmethod
     def open(cls, path: str | Path, policy: Sampler, seed: int) -> "RolloutStore":
@@ -61,21 +60,11 @@ class RolloutStore:
             ValueError: if the store holds rollouts of another policy, sampling law or seed; the
                 message says what differs.
             OSError: if the folder cannot be written.
+            BlockingIOError: if another run holds the lock of a folder without identity.
         """
         if seed < 0:
             raise ValueError(f"seed is {seed}; it must be 0 or greater.")
-        path = Path(path)
-        if not (path / "store.json").exists():
-            if any(path.glob("rollouts/*.parquet")):
-                raise ValueError(
-                    f"{path} holds rollouts but no store.json that says whose they are. Restore "
-                    "that file, or use another folder."
-                )
-            data = json.dumps(identity_of(policy, seed), indent=2).encode() + b"\n"
-            write_atomically(path / "store.json", data, path / "partial")
-        identity = read_identity(path)
-        require_same(path, identity, identity_of(policy, seed))
-        return cls(path, identity)
+        return cls(Path(path), opened(Path(path), identity_of(policy, seed)))
 
     @classmethod
     def existing(cls, path: str | Path) -> "RolloutStore":
@@ -128,6 +117,10 @@ class RolloutStore:
     def counts(self, prompts: Sequence[Prompt]) -> Int[np.ndarray, "P"]:
         """How many rollouts of each prompt there are."""
         return self.index.rollouts.counts(self.index.numbers_of(prompts))
+
+    def token_count(self, prompts: Sequence[Prompt]) -> int:
+        """How many tokens the rollouts of the prompts have together."""
+        return self._reader.token_count(self.index.numbers_of(prompts))
 
     def responses(self, prompts: Sequence[Prompt], k: int | None = None) -> list[list[Response]]:
         """P lists of the prompts' rollouts, in the order they were drawn.
@@ -222,16 +215,19 @@ class RolloutStore:
 
         Raises:
             BlockingIOError: if another run is writing.
+            ValueError: if the store became another policy's since it was opened.
         """
         with explained("cannot lock the store", self.path):
             try:
-                self._lock.acquire(timeout=0)
+                # A little patience: who is about to open the store may hold the lock for a look.
+                self._lock.acquire(timeout=0.2, poll_interval=0.02)
             except filelock.Timeout as error:
                 raise BlockingIOError(
                     f"{self.path} is being written by another run. Wait until it ends, or stop "
                     "it; then run the same again."
                 ) from error
         try:
+            require_same(self.path, read_identity(self.path), self.identity)
             # With the lock held, whatever is half-written was left by a run that died.
             shutil.rmtree(self.path / "partial", ignore_errors=True)
             self._look(remember=True)
