@@ -1,10 +1,13 @@
 """Several processes: what can be launched, by which configuration, and what is refused."""
 
+import copy
 import dataclasses
 import importlib.util
 import json
 import os
+import re
 import shlex
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,6 +15,7 @@ import yaml
 from infalign.config import validate_experiment
 from infalign.config.solvers import LAUNCHES, OfflineSolver
 from infalign.pipeline.launching import command_of, configuration_of, refuse_unlaunchable
+from infalign.pipeline.ownership import refuse_other, saved
 
 launch = pytest.importorskip("accelerate.commands.launch")
 FILES = {how: configuration_of(OfflineSolver(kl=1.0, processes=2, accelerate=how), has_gpu=True)
@@ -163,13 +167,30 @@ def test_what_can_be_launched_is_not_refused():
             {"kind": "online", "engine": "trl", "processes": 2, "accelerate": "fsdp"},
             "accelerate is fsdp, but engine is trl",
         ),
-        ({"kind": "offline", "processes": 3}, "prompts.train = 64.*multiple of 3"),
+        ({"kind": "offline", "processes": 3}, "prompts.train = 64.*: 63 is needed, a multiple"),
+        ({"kind": "offline", "processes": True}, "training.processes: True found"),
+        (
+            {"kind": "online", "engine": "trl", "processes": 2, "prompts_per_step": 3,
+             "samples_per_prompt": 3},
+            r"prompts_per_step is 3, but processes is 2.* \(3 to each.* 2 or 4 is needed",
+        ),
+        (
+            {"kind": "online", "engine": "trl", "processes": 5, "samples_per_prompt": 4},
+            "prompts.train = 64, but processes is 5.*prompts_per_step: 60 is needed",
+        ),
     ],
-)
+)  # fmt: skip
 def test_an_experiment_that_several_cannot_train_is_refused_when_read(section, says):
     data = {"training": {"kl": 1.0, **section}, "prompts": {"train": 64}}
     with pytest.raises(ValueError, match=says):
         validate_experiment(data)
+
+
+def test_samples_may_be_shared_out_where_prompts_cannot():
+    trl = {"kind": "online", "engine": "trl", "kl": 1.0, "processes": 2, "prompts_per_step": 3}
+    assert (
+        validate_experiment({"training": trl | {"samples_per_prompt": 4}}).training.processes == 2
+    )
 
 
 def test_several_processes_are_one_by_default():
@@ -204,6 +225,45 @@ def test_settings_under_which_weights_would_be_missing_are_refused(said, says, m
         processes.joined(cpu=True)
 
 
+def claim(folder, experiment):
+    """What a study does with its folder before anything else."""
+    refuse_other(folder, experiment)
+    (folder / "experiment.yaml").write_text(saved(experiment), encoding="utf-8")
+
+
+def commands_of_the_page():
+    """The `infalign` commands of docs/engines/ray.md, in order: what each sets."""
+    page = Path(__file__).parents[2] / "docs" / "engines" / "ray.md"
+    lines = re.findall(r"^infalign (?:reward|run) experiment\.yaml.*$", page.read_text(), re.M)
+    return [re.findall(r"--set (\S+?)=(\S+)", line) for line in lines]
+
+
+def test_one_folder_is_gone_on_with_by_all_commands_of_the_page(experiment_data, tmp_path):
+    """Drawn by workers, trained by processes, and again with another number of them."""
+    offline = {"kind": "offline", "kl": 0.5, "prompts_per_step": 8}
+    data = experiment_data(training=offline, prompts={"train": 8, "test": 1})
+    commands = [*commands_of_the_page(), [("training.processes", "4")]]
+    assert len(commands) == 6
+    assert any(("training.processes", "8") in command for command in commands)
+    for command in commands:
+        given = copy.deepcopy(data)
+        for path, value in command:
+            section, key = path.split(".")
+            given.setdefault(section, {})[key] = yaml.safe_load(value)
+        claim(tmp_path / "run", validate_experiment(given))
+    with pytest.raises(ValueError, match="it differs in training"):
+        refuse_other(
+            tmp_path / "run", validate_experiment(data | {"training": offline | {"kl": 1}})
+        )
+
+
+def test_another_number_of_processes_is_another_sample_of_trl_s(experiment, tmp_path):
+    trl = {"kind": "online", "engine": "trl", "kl": 0.5, "samples_per_prompt": 4}
+    claim(tmp_path / "run", experiment(training=trl))
+    with pytest.raises(ValueError, match="it differs in training"):
+        claim(tmp_path / "run", experiment(training={**trl, "processes": 2}))
+
+
 def test_an_experiment_trained_by_two_processes_is_that_of_one(experiment, tmp_path):
     """The whole way: started by accelerate, steps shared out, results written by one process."""
     import torch
@@ -214,12 +274,10 @@ def test_an_experiment_trained_by_two_processes_is_that_of_one(experiment, tmp_p
                "learning_rate": 1e-3, "checkpoint_every": 1, "measure_every": 0}  # fmt: skip
     found = []
     for count in (1, 2):
-        one = experiment(
-            output=str(tmp_path / str(count)),
-            training={**offline, "processes": count},
-            baselines=[],
-        )
-        study = pipeline.open_study(one)
+        where = {"output": str(tmp_path / str(count)), "baselines": []}
+        pipeline.reward(pipeline.open_study(experiment(training=offline, **where)))
+        more = {} if count == 1 else {"processes": 2, "accelerate": "ddp"}
+        study = pipeline.open_study(experiment(training={**offline, **more}, **where))
         pipeline.train(study)
         home = study.folder / "train" / "infalign"
         assert (home / "adapter" / "adapter_model.safetensors").exists()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def killed(model, folder):
     """A run whose second process was killed: how the launcher ended, and what was said."""
-    return launch(model, folder, "killed")
+    done = launch(model, folder, "killed")
+    shutil.copytree(folder / "killed", folder / "killed too")
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,45 @@ def test_one_process_goes_on_where_two_were(seen, alone, model, folder):
     result, weights = many.trained(model, many.SOLVERS["accumulated"], folder / "accumulated")
     assert result.steps == 6
     assert apart(weights, seen[0]["accumulated"]["weights"]) == 0
+
+
+def test_one_process_goes_on_in_the_middle_of_what_two_began(killed, alone, model, folder):
+    home = folder / "killed too"
+    assert list(home.glob("checkpoint-[24]"))
+    assert not (home / "weights-000006.pt").exists()
+    result, weights = many.trained(model, many.SOLVERS["accumulated"], home)
+    assert [row["step"] for row in result.rows] == list(range(6))
+    assert apart(weights, alone["accumulated"][1]) < EQUAL
+
+
+@pytest.mark.parametrize(
+    ("files", "environment", "says"),
+    [
+        (["optimizer.pt"], {"ACCELERATE_USE_FSDP": "true"}, "under ddp or one process, .* is fsdp"),
+        (["optimizer.bin"], {}, "under fsdp, and this is ddp or one process"),
+        (
+            ["global_step2/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"],
+            {"ACCELERATE_USE_DEEPSPEED": "true", "WORLD_SIZE": "2"},
+            "under zero2 with 1 processes, and this is zero2 with 2 processes",
+        ),
+    ],
+)
+def test_an_optimiser_that_would_be_lost_is_not_gone_on_from(
+    files, environment, says, tmp_path, monkeypatch
+):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=says):
+        processes.refuse_other_sharding(tmp_path)
+
+
+def test_a_launcher_s_variable_that_is_no_count_is_named(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "abc")
+    with pytest.raises(ValueError, match="WORLD_SIZE is 'abc'; the number of processes"):
+        processes.started()
 
 
 needs_trl = pytest.mark.skipif(not importlib.util.find_spec("trl"), reason="needs TRL")

@@ -4,13 +4,15 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from infalign.addresses import require_addresses, require_variable
 from infalign.config.section import BY_KIND, NAME_ALONE, Section, is_positive, require
 
 __all__ = ["VLLM", "Engine", "OpenAIServer", "require_engine_fits", "wherever_it_runs"]
 
 _WITH_TOKENS = ("vllm", "sglang")
-_LAW = ("model", "server", "revision", "log_probs", "dtype")
-"""Settings of an engine that say what is drawn; the others say where, and how patiently."""
+_LAW = ("model", "server", "revision", "dtype")
+"""Settings of an engine that say what is drawn; the others say where, how patiently, and how what
+comes is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +40,9 @@ class OpenAIServer(_Engine):
     """Name of the environment variable that holds the key; the key itself is never stored."""
     revision: str = ""
     """Yours; change it when other weights are served under the same name."""
-    log_probs: Literal["none", "model", "sampling"] = "model"
-    """Law of the server's log-probabilities: before temperature (`model`) or after."""
+    log_probs: Literal["none", "model", "sampling"] | None = None
+    """Law of the server's log-probabilities: before temperature (`model`) or after (`sampling`);
+    by default what `server` tells unless it was started otherwise."""
     n_per_request: int = 8
     """Responses asked for in one request, where the server draws several. ≥ 1."""
     concurrency: int = 32
@@ -56,12 +59,8 @@ class OpenAIServer(_Engine):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.base_urls), "base_urls is empty; at least one address is needed")
-        for url in self.base_urls:
-            require(
-                url.startswith(("http://", "https://")),
-                f"base_urls has {url!r}; an address is http://host:port/v1",
-            )
+        require_addresses(self.base_urls)
+        require_variable(self.api_key_env)
         for name in ("n_per_request", "concurrency"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; 1 is the least")
         for name in ("connect_timeout", "read_timeout"):
@@ -139,10 +138,14 @@ def wherever_it_runs(experiment: Any) -> Any:
     """The experiment without what only says who does the work, and where.
 
     Two experiments of which this is the same have the same results: servers may move, and a run
-    that was interrupted goes on with more patience.
+    that was interrupted goes on with more patience. Offline training by several processes is that
+    by one up to rounding; TRL's processes draw their own samples, so their number stays.
     """
     rollouts, engine = experiment.rollouts, experiment.rollouts.engine
     if engine is not None:
         law = {name: getattr(engine, name) for name in _LAW if hasattr(engine, name)}
         rollouts = dataclasses.replace(rollouts, engine=type(engine)(**law))
-    return dataclasses.replace(experiment, cluster=None, rollouts=rollouts)
+    training = experiment.training
+    if training.kind == "offline":
+        training = dataclasses.replace(training, processes=1, accelerate=None)
+    return dataclasses.replace(experiment, cluster=None, rollouts=rollouts, training=training)

@@ -14,7 +14,13 @@ from infalign.config.members import (
     Transform,
 )
 from infalign.config.section import BY_KIND, NAME_ALONE, Section, is_positive, require
-from infalign.config.solvers import ExactSolver, FitSolver, OfflineSolver, OnlineSolver, Solver
+from infalign.config.solvers import (
+    ExactSolver,
+    FitSolver,
+    OnlineSolver,
+    Solver,
+    require_shared_out,
+)
 
 __all__ = [
     "CausalLM",
@@ -280,13 +286,9 @@ class Experiment(Section):
             f"training.prompts_per_step is {training.prompts_per_step}, but prompts.train is "
             f"{self.prompts.train}",
         )
-        require(
-            not isinstance(training, OfflineSolver)
-            or (training.prompts_per_step or self.prompts.train) % training.processes == 0,
-            f"training.processes is {training.processes}, but a step takes all of prompts.train = "
-            f"{self.prompts.train}, which they cannot share out equally; give a "
-            f"training.prompts_per_step that is a multiple of {training.processes}",
-        )
+        if training.prompts_per_step is None:
+            said = f"training: a step takes all of prompts.train = {self.prompts.train}"
+            require_shared_out(training, self.prompts.train, said)
         if isinstance(training, FitSolver):
             require(
                 (training.samples_per_prompt or 2) <= self.rollouts.k,

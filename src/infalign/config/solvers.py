@@ -4,15 +4,32 @@ All of them climb the same objective, E[Φ] − β·KL, so all share one dial: `
 optimum shall have, from which β follows.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from infalign.config.section import BY_KIND, NAME_ALONE, Section, is_positive, require
 
-__all__ = ["LAUNCHES", "ExactSolver", "FitSolver", "OfflineSolver", "OnlineSolver", "Solver"]
+__all__ = [
+    "LAUNCHES",
+    "ExactSolver",
+    "FitSolver",
+    "OfflineSolver",
+    "OnlineSolver",
+    "Solver",
+    "require_shared_out",
+]
 
 LAUNCHES = ("ddp", "fsdp", "zero2", "zero3")
 """Ways for several processes to work together that come with this package."""
+
+
+def _no_truth(value: Any) -> Any:
+    """`true` is no count, though Python takes it for 1."""
+    require(not isinstance(value, bool), f"{value} found; a whole number is needed")
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +56,7 @@ class _Solver(Section):
     """Steps between checkpoints, from which a run resumes. ≥ 1."""
     stop_at_kl: float | None = None
     """Stop early when the measured KL reaches this many nats. > 0."""
-    processes: int = 1
+    processes: Annotated[int, BeforeValidator(_no_truth)] = 1
     """Processes that train one policy together, each on a GPU or a share of the CPUs. ≥ 1."""
     accelerate: str | None = None
     """How they work together: ddp (the default), fsdp, zero2, zero3, or the path of an accelerate
@@ -66,7 +83,10 @@ class _Solver(Section):
     def _require_company(self) -> None:
         """Refuse several processes where there is nothing to share out."""
         count, how = self.processes, self.accelerate
-        require(count >= 1, f"processes is {count}; at least 1 is needed")
+        require(
+            not isinstance(count, bool) and count >= 1,
+            f"processes is {count}; a whole number is needed, at least 1",
+        )
         shares = isinstance(self, OfflineSolver) or getattr(self, "engine", "") == "trl"
         require(
             count == 1 or shares,
@@ -88,11 +108,8 @@ class _Solver(Section):
             f"accelerate is {how}, but engine is trl, whose checkpoints here hold the weights of "
             "one process; ddp or zero2 is needed, which leave every process all of them",
         )
-        require(
-            not isinstance(self, OfflineSolver) or (self.prompts_per_step or count) % count == 0,
-            f"prompts_per_step is {self.prompts_per_step}, but processes is {count}; a multiple of "
-            f"{count} is needed, because each process takes as many prompts of a step as any other",
-        )
+        given = self.prompts_per_step
+        require_shared_out(self, given, f"prompts_per_step is {given}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +194,33 @@ class OnlineSolver(_Solver):
 
 
 Solver = Annotated[ExactSolver | FitSolver | OfflineSolver | OnlineSolver, BY_KIND, NAME_ALONE]
+
+
+def require_shared_out(training: Any, prompts: int | None, said: str) -> None:
+    """Refuse a step that the processes cannot share out equally.
+
+    Args:
+        training: a solver's section.
+        prompts: of one step; nothing is refused while they are not known.
+        said: what their number follows from, for the message.
+
+    Raises:
+        ValueError: naming prompts_per_step, processes and what would do.
+    """
+    count = training.processes
+    if prompts is None or count == 1:
+        return
+    k = training.samples_per_prompt if isinstance(training, OnlineSolver) else 1
+    unit = count // math.gcd(count, k)
+    what = "prompts" if k == 1 else f"responses ({k} to each prompt: samples_per_prompt)"
+    low = prompts - prompts % unit
+    more = [] if training.prompts_per_step is None else [low + unit]  # else there are no more
+    wanted = " or ".join(str(number) for number in [low, *more] if number) or "more"
+    require(
+        prompts % unit == 0,
+        f"{said}, but processes is {count}, and each process takes as many {what} of a step as any "
+        f"other; prompts_per_step: {wanted} is needed, a multiple of {unit}, or other processes",
+    )
 
 
 def _require_samples(samples: int | None) -> None:

@@ -251,6 +251,8 @@ def go_on(trainer: LogRatioTrainer, journal: Journal, folder: Path | None) -> No
         state = str(folder / "trainer_state.json")
         trainer.state = transformers.TrainerState.load_from_json(state)
     if not journal.is_over(trainer.state, trainer.args.max_steps):
+        if folder is not None:
+            processes.refuse_other_sharding(folder)
         trainer.train(resume_from_checkpoint=None if folder is None else str(folder))
     elif folder is not None:
         path = checkpoints.weights_path(journal.directory, trainer.state.global_step)

@@ -5,21 +5,43 @@ same things from the same random numbers except the gradient, of which each take
 """
 
 import os
+from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import accelerate
 
-__all__ = ["joined", "leave", "refuse_several", "same_everywhere", "shares", "started"]
+__all__ = [
+    "joined",
+    "leave",
+    "refuse_environment",
+    "refuse_other_sharding",
+    "refuse_settings",
+    "refuse_several",
+    "same_everywhere",
+    "shares",
+    "started",
+]
 
 _PATIENCE = timedelta(hours=6)
 """How long processes wait for the main one, which samples and asks the reward when it measures."""
 
 
 def started() -> int:
-    """How many processes the launcher says there are; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes the launcher says there are; 1 without a launcher.
+
+    Raises:
+        ValueError: the launcher's variable is no count.
+    """
+    said = os.environ.get("WORLD_SIZE", "1")
+    if not said.isdecimal() or int(said) < 1:
+        raise ValueError(
+            f"the environment variable WORLD_SIZE is {said!r}; the number of processes is needed, "
+            "at least 1. Launchers set it: unset it where there is none."
+        )
+    return int(said)
 
 
 def joined(*, cpu: bool) -> "accelerate.PartialState":
@@ -27,39 +49,114 @@ def joined(*, cpu: bool) -> "accelerate.PartialState":
 
     Args:
         cpu: stay on the CPU (gloo) whatever else this machine has.
+
+    Raises:
+        ValueError: accelerate was given settings under which training would be wrong.
     """
     from accelerate import PartialState
 
-    _refuse_sharding()
+    refuse_environment()
     return PartialState(cpu=cpu, timeout=_PATIENCE) if started() > 1 else PartialState(cpu=cpu)
 
 
-def _refuse_sharding() -> None:
-    """Refuse accelerate's settings under which a policy would not score by its own weights."""
-    said = os.environ
-    if said.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        for name, key, wanted, why in (
-            ("fsdp_version", "FSDP_VERSION", "2", "the older one cannot shard an adapter in place"),
-            ("fsdp_cpu_ram_efficient_loading", "FSDP_CPU_RAM_EFFICIENT_LOADING", "false", _LOADS),
-        ):
-            _require(f"fsdp_config.{name}", said.get(key, "").lower(), wanted, why)
+def refuse_environment() -> None:
+    """Refuse accelerate's settings, as its launcher passes them on; see :func:`refuse_settings`."""
+    said = {name: value.lower() for name, value in os.environ.items()}
+    names = {
+        "mixed_precision": "ACCELERATE_MIXED_PRECISION",
+        "dynamo_config.dynamo_backend": "ACCELERATE_DYNAMO_BACKEND",
+    }
+    if said.get("ACCELERATE_USE_FSDP") == "true":
+        names |= {
+            "fsdp_config.fsdp_version": "FSDP_VERSION",
+            "fsdp_config.fsdp_cpu_ram_efficient_loading": "FSDP_CPU_RAM_EFFICIENT_LOADING",
+        }
+        said = {"FSDP_VERSION": "1", "FSDP_CPU_RAM_EFFICIENT_LOADING": ""} | said
     if said.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3":
-        found = said.get("ACCELERATE_DEEPSPEED_ZERO3_INIT", "true").lower()
-        _require("deepspeed_config.zero3_init_flag", found, "false", _LOADS)
-        found = said.get("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL", "false").lower()
-        _require("deepspeed_config.zero3_save_16bit_model", found, "false", _SAVES)
+        prefix = "ACCELERATE_DEEPSPEED_ZERO3_"
+        names |= {
+            "deepspeed_config.zero3_init_flag": f"{prefix}INIT",
+            "deepspeed_config.zero3_save_16bit_model": f"{prefix}SAVE_16BIT_MODEL",
+        }
+        said = {f"{prefix}INIT": "true"} | said
+    refuse_settings({name: said[key] for name, key in names.items() if key in said})
+
+
+def refuse_settings(found: Mapping[str, str], source: str = "the accelerate configuration") -> None:
+    """Refuse settings of accelerate under which a policy would not score by its own weights.
+
+    Args:
+        found: by name in an accelerate configuration, in lower case; what is not there is right.
+        source: what says so.
+
+    Raises:
+        ValueError: naming the setting, its value, the one needed and why.
+    """
+    for name, (wanted, why) in _NEEDED.items():
+        value = found.get(name, wanted)
+        if value != wanted:
+            raise ValueError(
+                f"{name} is {value or 'left out'} in {source}; {wanted} is needed, because {why}. "
+                "The configurations that come with infalign have it."
+            )
 
 
 _LOADS = "every process copies the float32 head from weights that it has loaded itself"
-_SAVES = "a checkpoint then is the whole model, and tied embeddings cannot be written"
+_NEEDED = {
+    "mixed_precision": (
+        "no",
+        "the policy chooses its precision itself, and autocast would round what is float32 on "
+        "purpose",
+    ),
+    "dynamo_config.dynamo_backend": (
+        "no",
+        "compiled models were not checked, and log π needs more of them than `forward`",
+    ),
+    "fsdp_config.fsdp_version": ("2", "the older one cannot shard an adapter in place"),
+    "fsdp_config.fsdp_cpu_ram_efficient_loading": ("false", _LOADS),
+    "deepspeed_config.zero3_init_flag": ("false", _LOADS),
+    "deepspeed_config.zero3_save_16bit_model": (
+        "false",
+        "a checkpoint then is the whole model, and tied embeddings cannot be written",
+    ),
+}
 
 
-def _require(name: str, found: str, wanted: str, why: str) -> None:
-    if found != wanted:
+def refuse_other_sharding(checkpoint: Path) -> None:
+    """Refuse to go on from a Trainer's checkpoint whose optimiser these processes cannot read.
+
+    Whole optimisers (one process, DDP) fit any number of processes. Sharded ones do not fit whole
+    ones, nor DeepSpeed's another number of processes, and the Trainer might start from none.
+
+    Raises:
+        ValueError: the checkpoint was written by another `training.accelerate`, or by another
+            number of processes under DeepSpeed.
+    """
+    then, now = _sharding_of(checkpoint), _sharding()
+    if then != now:
         raise ValueError(
-            f"{name} is {found or 'left out'} in the accelerate configuration; {wanted} is needed, "
-            f"because {why}. The configurations that come with infalign have it."
+            f"{checkpoint} was written under {then}, and this is {now}; the optimiser's state does "
+            f"not fit. Go on under {then} (training.accelerate, training.processes), or delete "
+            f"{checkpoint.parent} to start training anew."
         )
+
+
+def _sharding() -> str:
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        return "fsdp"
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() != "true":
+        return "ddp or one process"
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+    return f"zero{stage} with {started()} processes"
+
+
+def _sharding_of(checkpoint: Path) -> str:
+    parts = len(list(checkpoint.glob("global_step*/*zero_pp_rank_*optim_states.pt")))
+    if parts:
+        stage = 3 if any(checkpoint.glob("global_step*/zero_pp_rank_*model_states.pt")) else 2
+        return f"zero{stage} with {parts} processes"
+    sharded = [*checkpoint.glob("optimizer.bin"), *checkpoint.glob("optimizer_*")]
+    return "fsdp" if sharded else "ddp or one process"
 
 
 def same_everywhere(value: Any) -> Any:
