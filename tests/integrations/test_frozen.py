@@ -1,7 +1,9 @@
 """A frozen reward: the same bits as the reward it was made from, refused when anything is off."""
 
 import json
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +133,56 @@ def test_refusals_say_what_to_do(tmp_path, rewards):
     with pytest.raises(ValueError, match=r"returned shape \(1, 2\)"):
         FrozenReward.load(tmp_path / "f", lambda p, r: [[1.0, 2.0]]).score(["a"], ["x"])
     assert not list(tmp_path.glob(".*")), "an unfinished folder was left behind"
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_a_place_that_is_taken_is_named_and_left_alone(tmp_path, rewards, what):
+    place = tmp_path / "frozen"
+    if what == "folder":
+        place.mkdir()
+        (place / "rank_means.npy").write_bytes(b"half a copy")
+    else:
+        place.write_bytes(b"half a copy")
+    with pytest.raises(
+        FileExistsError, match=r"holds no frozen.json .* Delete or move it"
+    ) as error:
+        frozen_at(place, rewards)
+    assert error.value.filename == str(place)
+    assert list(tmp_path.rglob("*")) == [place, *(tmp_path.glob("frozen/rank_means.npy"))]
+    place.unlink() if what == "file" else (place / "rank_means.npy").unlink()
+    assert frozen_at(place, rewards) == place  # an empty folder is as good as none
+
+
+def test_who_froze_the_same_meanwhile_is_no_obstacle(tmp_path, rewards, monkeypatch):
+    replace, calls = os.replace, []
+
+    def interrupted(source, target):
+        calls.append(target)
+        if len(calls) == 1:
+            frozen_at(tmp_path / "f", rewards)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    assert frozen_at(tmp_path / "f", rewards) == tmp_path / "f"
+    assert len(calls) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_everything_is_flushed_before_the_folder_is_there_and_the_parent_after(
+    tmp_path, rewards, monkeypatch
+):
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def flushed(descriptor):
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", lambda *a: (done.append("replaced"), replace(*a)))
+    folder = frozen_at(tmp_path / "f", rewards)
+    at = done.index("replaced")
+    assert {file.name for file in folder.iterdir()} < set(done[:at])
+    assert done[at + 1 :] == [tmp_path.name]
 
 
 def test_a_later_format_is_refused(tmp_path, rewards):

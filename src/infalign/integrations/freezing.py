@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,13 @@ def freeze(
 
     Raises:
         ValueError: shapes that do not fit, a fact that lacks, or a folder that holds another one.
+        FileExistsError: a folder that holds something else, or half of one.
     """
     folder, rewards = Path(folder).absolute(), np.asarray(reference_rewards, dtype=np.float64)
     _check(prompt_ids, prompts, rewards, np.asarray(rank_means), facts)
     ids = np.array([prompt_id.encode() for prompt_id in prompt_ids], dtype=bytes)
     order = np.argsort(ids)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     unfinished.mkdir(parents=True)
     try:
         np.save(unfinished / IDS, ids[order])
@@ -74,19 +76,48 @@ def freeze(
 
 
 def _put_in_place(unfinished: Path, folder: Path, facts: dict[str, Any]) -> None:
-    if (folder / FACTS).exists():
-        old = read_facts(folder)
-        differing = sorted(key for key in old | facts if old.get(key) != facts.get(key))
-        if not differing:
+    if _is_there(folder, facts):
+        return
+    for path in (*unfinished.iterdir(), unfinished):
+        _flush(path)
+    try:
+        os.replace(unfinished, folder)
+    except OSError as error:
+        if _is_there(folder, facts):  # another run was faster
             return
+        if not folder.exists():
+            raise
+        raise FileExistsError(
+            error.errno,
+            f"is there already, but holds no {FACTS} and so is no frozen reward, or half of a copy "
+            "of one. Delete or move it, or choose another folder",
+            str(folder),
+        ) from error
+    _flush(folder.parent)
+
+
+def _is_there(folder: Path, facts: dict[str, Any]) -> bool:
+    if not (folder / FACTS).exists():
+        return False
+    old = read_facts(folder)
+    differing = sorted(key for key in old | facts if old.get(key) != facts.get(key))
+    if differing:
         raise ValueError(
             f"{folder} holds another frozen reward; it differs in {', '.join(differing)}. Choose "
             "another folder, or delete this one."
         )
-    for file in unfinished.iterdir():
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
-    os.replace(unfinished, folder)
+    return True
+
+
+def _flush(path: Path) -> None:
+    """To the disk; only POSIX systems can open a folder for that."""
+    if os.name != "posix" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _check(
