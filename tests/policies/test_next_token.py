@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from infalign.policies import next_token  # noqa: E402
-from infalign.policies.next_token import Head, draw, next_token_statistics  # noqa: E402
+from infalign.policies.next_token import Head, draw, draw_next, next_token_statistics  # noqa: E402
 
 HEADS = {
     "plain": {},
@@ -80,3 +80,47 @@ def test_extreme_uniforms_and_impossible_tokens_are_safe():
     tokens, log_probs = draw(logits, ends)
     assert tokens.tolist() == [[3, 400]]
     assert log_probs.isfinite().all()
+
+
+@pytest.fixture
+def with_units(monkeypatch):
+    """As on a CPU with matrix units; one without them takes the same steps, only slower."""
+    monkeypatch.setattr(next_token, "_pays_in_bfloat16", lambda: True)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_the_head_of_a_bfloat16_body_is_as_exact_as_float32(stored, with_units):
+    """Against float64; a head rounded to bfloat16 would be seen."""
+    rng = np.random.default_rng(0)
+    weight = torch.from_numpy(rng.normal(size=(600, 576))).to(stored).float()
+    hidden = torch.from_numpy(rng.normal(size=(32, 576))).bfloat16()
+    exact = hidden.double() @ weight.double().T
+    scale = hidden.double().abs() @ weight.double().abs().T
+    assert ((Head(weight).logits(hidden) - exact).abs() / scale).max() < 1e-5
+    if stored is torch.float32:
+        rounded = hidden.double() @ weight.bfloat16().double().T
+        assert ((rounded - exact).abs() / scale).max() > 5e-5
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "products"),
+    [({"amx_bf16": True}, 2), ({"amx_bf16": False, "avx512_bf16": True}, 1), ({}, 1)],
+)
+def test_two_products_are_made_only_where_they_pay(capabilities, products, monkeypatch):
+    """Counted: the factors of each product of states with V tokens' rows."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    next_token._pays_in_bfloat16.cache_clear()
+    head, hidden = Head(tensor((50, 8), 0)), tensor((3, 8), 1).bfloat16()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        head.logits(hidden)
+    next_token._pays_in_bfloat16.cache_clear()
+    counts = {event.key: event.count for event in seen.key_averages()}
+    assert counts.get("aten::mm", 0) + counts.get("aten::addmm", 0) == products
+
+
+def test_precision_of_other_products_is_left_alone(with_units):
+    precision = torch.backends.mkldnn.matmul
+    before = precision.fp32_precision
+    hidden = torch.ones(3, 8, dtype=torch.bfloat16)
+    draw_next(Head(torch.randn(20, 8)), hidden, 1.0, torch.full((3, 1), 0.5, dtype=torch.float64))
+    assert precision.fp32_precision == before

@@ -27,6 +27,17 @@ _PRECISION = getattr(torch.backends.mkldnn, "matmul", None)
 """Says which units float32 products may use; None in older versions of torch."""
 
 
+@functools.cache
+def _pays_in_bfloat16() -> bool:
+    """Whether two bfloat16 products cost less than one in float32: with matrix units (AMX) alone.
+
+    Vector instructions for bfloat16 are no faster than float32's at these shapes, so two products
+    take nearly twice as long.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return _PRECISION is not None and bool(capabilities.get("amx_bf16"))
+
+
 @contextlib.contextmanager
 def _bfloat16_products() -> Iterator[None]:
     """Within the block, float32 products on a CPU may round their factors to bfloat16."""
@@ -66,13 +77,13 @@ class Head:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def _product(self, hidden: torch.Tensor) -> torch.Tensor:
-        """W·h. Of states that come from a bfloat16 body, by bfloat16 units where the CPU has them.
+        """W·h. Of states that come from a bfloat16 body, by bfloat16 units where the CPU has AMX.
 
         Such states are bfloat16 numbers, and W is the sum of two (to 2⁻¹⁷ of each entry), or one if
         it was stored so; their products summed in float32 are as exact as float32's own.
         """
-        on_cpu = hidden.device.type == "cpu" and _PRECISION is not None
-        if not on_cpu or not torch.equal(hidden.bfloat16().float(), hidden):
+        pays = hidden.device.type == "cpu" and _pays_in_bfloat16()
+        if not pays or not torch.equal(hidden.bfloat16().float(), hidden):
             return hidden @ self.weight.T
         high, low = self._halves
         with _bfloat16_products():
