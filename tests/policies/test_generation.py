@@ -7,9 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from infalign.policies import next_token, refill  # noqa: E402
+from infalign.policies import next_token, refill, slots  # noqa: E402
 from infalign.policies.generation import generate_chunks, generate_in_batches  # noqa: E402
-from infalign.policies.next_token import Head, draw_next  # noqa: E402
+from infalign.policies.next_token import Head  # noqa: E402
 from infalign.policies.refill import generate_refilled  # noqa: E402
 from infalign.protocols import Sampling  # noqa: E402
 
@@ -21,11 +21,14 @@ class Spied:
     """A body that remembers the shapes it was given."""
 
     def __init__(self, model):
-        self.body, self.reads = model.get_decoder(), []
+        self.body, self.reads, self.columns = model.get_decoder(), [], []
 
     def __call__(self, **inputs):
         mask = inputs["attention_mask"]
         self.reads.append((*inputs["input_ids"].shape, int(mask.sum())))
+        if "past_key_values" in inputs:
+            allotted = {layer.keys.shape[2] for layer in inputs["past_key_values"].layers}
+            self.columns.append((mask.shape[1], *allotted))
         return self.body(**inputs)
 
     @property
@@ -109,6 +112,36 @@ def test_each_prompt_is_read_once(world):
     assert sum(read for _, width, read in body.reads if width > 1) == sum(LENGTHS)
 
 
+def test_columns_are_allotted_as_they_are_needed(world):
+    """With a cap far above any response, and with responses that all reach it."""
+    body, head, contexts, is_stop = world
+    length = 1000
+    answers = generate_in_batches(body, head, contexts, uniforms(6, length), 0.8, is_stop, 8)
+    longest = max(len(ids) for row in answers for ids, _ in row)
+    assert 10 < longest < length / 4
+    assert max(columns for _, columns in body.columns) <= 1.5 * (max(LENGTHS) + longest) + 32
+    body.columns.clear()
+    never = torch.zeros_like(is_stop)
+    generate_in_batches(body, head, contexts, uniforms(1, length), 0.8, never, 8)
+    for used, columns in body.columns:
+        assert used <= columns <= 1.5 * used + 32
+    needed = max(LENGTHS) + length - 1
+    assert body.columns[-1] == (needed, needed)
+    assert 3 < len({columns for _, columns in body.columns}) < 12  # copied a few times in all
+
+
+def test_growing_changes_nothing(world, monkeypatch):
+    """For longer prompts and for longer responses, while other rows are written."""
+    body, head, contexts, is_stop = world
+    numbers = uniforms(6, 40)
+    whole = generate_chunks(body, head, contexts, numbers, 0.8, is_stop, 100)
+    monkeypatch.setattr(slots, "_ROUND", 1)
+    monkeypatch.setattr(refill, "_PREFILL_TOKENS", 6)
+    body.columns.clear()
+    assert_same(generate_in_batches(body, head, contexts, numbers, 0.8, is_stop, 4), whole)
+    assert len({columns for _, columns in body.columns}) > 3
+
+
 def test_one_token_needs_no_step(world):
     body, head, contexts, is_stop = world
     answers = generate_in_batches(body, head, contexts, uniforms(5, 1), 0.8, is_stop, 4)
@@ -161,25 +194,3 @@ def test_a_trained_adapter_is_sampled_with_and_without(trained_lm, make_lm):
     with lm.reference():
         assert ids(lm) == ids(plain)
     assert ids(lm) != ids(plain)
-
-
-@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
-def test_the_head_of_a_bfloat16_body_is_as_exact_as_float32(stored):
-    """Against float64; a head rounded to bfloat16 would be seen."""
-    rng = np.random.default_rng(0)
-    weight = torch.from_numpy(rng.normal(size=(600, 576))).to(stored).float()
-    hidden = torch.from_numpy(rng.normal(size=(32, 576))).bfloat16()
-    exact = hidden.double() @ weight.double().T
-    scale = hidden.double().abs() @ weight.double().abs().T
-    assert ((Head(weight).logits(hidden) - exact).abs() / scale).max() < 1e-5
-    if stored is torch.float32:
-        rounded = hidden.double() @ weight.bfloat16().double().T
-        assert ((rounded - exact).abs() / scale).max() > 5e-5
-
-
-def test_precision_of_other_products_is_left_alone():
-    precision = torch.backends.mkldnn.matmul
-    before = precision.fp32_precision
-    hidden = torch.ones(3, 8, dtype=torch.bfloat16)
-    draw_next(Head(torch.randn(20, 8)), hidden, 1.0, torch.full((3, 1), 0.5, dtype=torch.float64))
-    assert precision.fp32_precision == before

@@ -89,13 +89,17 @@ class _Job:
         return _Waiting(cache, width, owners, sources, lengths[sources])
 
     def open(self, waiting: _Waiting, rows: int) -> None:
-        """Make room for the longest response to these prompts; at first, `rows` free rows."""
-        columns = waiting.width + self.longest - 1
+        """Make room for these prompts; at first, `rows` free rows.
+
+        Responses mostly end long before the cap, so room for their tokens comes when needed.
+        """
+        limit = waiting.width + self.longest - 1
         if self.slots is None:
-            self.slots = Slots(waiting.cache, rows, columns)
+            self.slots = Slots(waiting.cache, rows, waiting.width, limit)
             self.owner = self.owner.new_full((rows,), _FREE)
             self.token, self.count = torch.zeros_like(self.owner), torch.zeros_like(self.owner)
-        self.slots.reserve(columns)
+        self.slots.limit = limit
+        self.slots.reserve(waiting.width)
 
     def seat(self, slots: Slots, waiting: _Waiting) -> _Waiting:
         """Give free rows to those who wait; who still waits."""

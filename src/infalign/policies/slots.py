@@ -35,10 +35,12 @@ class Slots:
         like: a filled cache of the same model, for shapes and dtype.
         rows: R.
         columns: tokens that each row can hold at first; :meth:`reserve` adds to them.
+        limit: tokens that no row will hold more of.
     """
 
-    def __init__(self, like: Any, rows: int, columns: int) -> None:
-        self.layers = [_SlotLayer(layer, rows, _rounded(columns), self) for layer in like.layers]
+    def __init__(self, like: Any, rows: int, columns: int, limit: int) -> None:
+        self.limit, self.columns = limit, min(_rounded(columns), limit)
+        self.layers = [_SlotLayer(layer, rows, self.columns, self) for layer in like.layers]
         self.cache = Cache(layers=list(self.layers))
         device = like.layers[0].keys.device
         self.rows = torch.arange(rows, device=device)
@@ -48,9 +50,16 @@ class Slots:
         """Columns that the current step attends to."""
 
     def reserve(self, columns: int) -> None:
-        """Make room for sequences of so many tokens."""
+        """Make room for sequences of so many tokens, `limit` at most.
+
+        Room grows by half, so that a sequence that grows token by token is copied a few times in
+        all, and what is allotted is at most half more than what is needed.
+        """
+        if columns <= self.columns:
+            return
+        self.columns = min(_rounded(max(columns, self.columns * 3 // 2)), self.limit)
         for layer in self.layers:
-            layer.reserve(_rounded(columns))
+            layer.reserve(self.columns)
 
     def put(self, rows: torch.Tensor, prompts: Any, sources: torch.Tensor, width: int) -> None:
         """Give `rows` to the prompts `sources` of a filled cache, whose first `width` columns hold
@@ -66,8 +75,10 @@ class Slots:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
     def mask(self) -> torch.Tensor:
-        """Which columns each row attends to in the coming step, its new token's included."""
+        """Which columns each row attends to in the coming step, its new token's included; they
+        are there from now on."""
         self.width = int(self.positions.max()) + 1
+        self.reserve(self.width)
         columns = torch.arange(self.width, device=self.positions.device)
         return (columns <= self.positions[:, None]).long()
 
@@ -89,11 +100,9 @@ class _SlotLayer(CacheLayerMixin):
 
     def reserve(self, columns: int) -> None:
         """Widen to so many columns."""
-        missing = columns - self.keys.shape[2]
-        if missing > 0:
-            widen = (0, 0, 0, missing)
-            self.keys = torch.nn.functional.pad(self.keys, widen)
-            self.values = torch.nn.functional.pad(self.values, widen)
+        widen = (0, 0, 0, columns - self.keys.shape[2])
+        self.keys = torch.nn.functional.pad(self.keys, widen)
+        self.values = torch.nn.functional.pad(self.values, widen)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
