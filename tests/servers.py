@@ -136,9 +136,27 @@ def aborted(handler):
     handler.reply(200, {"choices": [{"index": 0, "text": "ha", "finish_reason": "abort"}]})
 
 
+def odd(*changes, **further):
+    """A fault that answers with valid JSON whose choices are not what the protocol promises."""
+    whole = {"index": 0, "text": "ha", "finish_reason": "stop"}
+    data = {"choices": [whole | change for change in changes]} | further
+
+    def fault(handler):
+        handler.reply(200, data)
+
+    return fault
+
+
 FAULTS = {
     "busy": busy, "broken": broken, "silent": silent, "garbled": garbled, "truncated": truncated,
     "reset": reset, "no choices": no_choices, "no text": no_text, "aborted": aborted,
+    "index null": odd({"index": None}), "reason listed": odd({"finish_reason": ["stop"]}),
+    "a token": odd({"token_ids": 5}), "half a character": odd({"text": "\ud800"}),
+    "token true": odd({"token_ids": [True]}),
+    "log p above 0": odd({"logprobs": {"token_logprobs": [3.0]}}),
+    "log p huge": odd({"logprobs": {"token_logprobs": [-(10**400)]}},
+                      usage={"completion_tokens": 1}),
+    "too deep": lambda handler: handler.reply(200, b"[" * 100_000),
 }  # fmt: skip
 
 

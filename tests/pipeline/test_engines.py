@@ -1,5 +1,6 @@
 """Reference rollouts drawn by an engine: the same law, or a refusal before any of them."""
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -130,13 +131,13 @@ def test_vllm_in_this_process_draws_with_the_policys_own_conventions(
     assert loaded[0]["gpu_memory_utilization"] == 0.3
 
 
-def test_the_store_says_who_drew(study, make_lm, experiment):
+def test_the_store_says_who_drew(study, make_lm, tmp_path):
     with token_server(make_lm(LAW)) as (url, _):
         made, _ = study(at(url))
         local = build.policy_of(made.experiment.policy, None)
         assert made.drawer.fingerprint != local.fingerprint
         assert made.drawer.fingerprint == study(at(url))[0].drawer.fingerprint
-        revised, _ = study(at(url, revision="tuned"), output="elsewhere")
+        revised, _ = study(at(url, revision="tuned"), output=str(tmp_path / "other"))
         assert revised.drawer.fingerprint != made.drawer.fingerprint
 
 
@@ -148,6 +149,69 @@ def test_a_run_goes_on_when_its_server_has_moved(study, make_lm):
     assert len(moved.store.prompt_ids) == 5
     with pytest.raises(ValueError, match="differs in rollouts"):
         study(at("http://elsewhere:8000/v1", revision="tuned"))
+
+
+def without(monkeypatch, package):
+    """As where a package was never installed, and nothing that imports it was imported."""
+    monkeypatch.setitem(sys.modules, package, None)
+    for name in [name for name in sys.modules if name.startswith("infalign.policies.openai_")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def require_goes_on(study, engine, elsewhere):
+    """All later stages open the stores; what is not yet drawn names the remedy."""
+    reopened, _ = study(engine)
+    reopened.roll_out()  # all is there: nothing is asked
+    pipeline.reward(reopened)
+    assert np.isfinite(stored_log_prob(reopened.problem("infalign"))).all()
+    unfinished, _ = study(engine, output=str(elsewhere))
+    with pytest.raises(ImportError, match=r"pip install 'infalign\[(server|vllm)\]'"):
+        unfinished.roll_out()
+
+
+def test_what_a_server_drew_goes_on_without_the_client(study, make_lm, monkeypatch, tmp_path):
+    with token_server(make_lm(LAW)) as (url, _):
+        study(at(url))[0].roll_out()
+        without(monkeypatch, "openai")
+        require_goes_on(study, at(url), tmp_path / "other")
+
+
+def test_what_vllm_drew_goes_on_where_it_is_not_installed(study, make_lm, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "vllm", fake_vllm(make_lm(LAW), []))
+    study("vllm")[0].roll_out()
+    monkeypatch.delitem(sys.modules, "vllm")
+    if importlib.util.find_spec("vllm") is not None:
+        pytest.skip("vLLM is installed")
+    require_goes_on(study, "vllm", tmp_path / "other")
+
+
+def test_a_server_that_tells_the_sampling_law_is_compared_under_it(study, make_lm, tmp_path):
+    """SGLang's are of the law after temperature; said to be of another, they are refused."""
+    policy, other = make_lm(LAW), str(tmp_path / "other")
+    with token_server(policy, report=policy) as (url, _):
+        made, heard = study(at(url, server="sglang"))
+        made.roll_out()
+        assert any("agree" in line for line in heard.lines)
+        require_local_law(made)
+        said, _ = study(at(url, server="sglang", log_probs="model"), output=other)
+        said.check()  # the folder is this experiment's
+        with pytest.raises(ValueError, match=r"of another law .*log_probs"):
+            said.roll_out()
+        # How answers are read is no part of whose results a folder holds: corrected, it goes on.
+        mended, _ = study(at(url, server="sglang"), output=other)
+        mended.roll_out()
+
+
+def test_secrets_in_the_file_are_refused_and_not_shown(experiment):
+    for wrong in (
+        {"base_urls": ["http://user:s3cret@host/v1"]},
+        {"base_urls": ["http://user:s3cret@[host/v1"]},
+        {"base_urls": ["http://host/v1?key=s3cret"]},
+        {"api_key_env": "sk-s3cret"},
+    ):
+        with pytest.raises(ValueError, match=r"rollouts\.engine.*(base_urls|api_key_env)") as told:
+            experiment(rollouts={"k": 16, "engine": {"kind": "openai_server"} | wrong})
+        assert "s3cret" not in str(told.value)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +230,14 @@ def test_a_run_goes_on_when_its_server_has_moved(study, make_lm):
         ),
         ("openai_server", {"policy": {"model": "embedded"}}, r"give rollouts\.engine\.model"),
         ({"kind": "openai_server", "base_urls": ["host:8000"]}, {}, "http://host:port/v1"),
+        (
+            {"kind": "openai_server", "base_urls": ["http://127.0.0.1:99999/v1"]},
+            {},
+            "base_urls has .*99999.* whose port",
+        ),
+        ({"kind": "openai_server", "base_urls": ["http://[bad/v1"]}, {}, "base_urls has .*bad"),
+        ({"kind": "openai_server", "base_urls": ["http://"]}, {}, "base_urls has .*no host"),
+        ({"kind": "openai_server", "base_urls": []}, {}, "base_urls is empty"),
         ({"kind": "openai_server", "concurrency": 0}, {}, "concurrency is 0"),
         ({"kind": "openai_server", "read_timeout": 0}, {}, "read_timeout is 0"),
         ({"kind": "openai_server", "sever": "vllm"}, {}, "did you mean 'server'"),

@@ -83,11 +83,49 @@ def test_a_sum_over_fewer_tokens_is_no_log_probability(logprobs, tokens, known):
         (body({"text": "a", "token_ids": [1, "b"]}), 1, "token ids"),
         (body({"text": "a", "token_ids": [1] * 7}), 1, "token ids"),
         (body({"text": "a"}, completion_tokens=11), 1, "counts 11 tokens"),
+        # Valid JSON of another kind than the protocol's.
+        (body({"text": "a", "index": None}), 1, "numbered"),
+        (body({"text": "a", "index": None}, {"text": "b"}), 2, "numbered"),
+        (body({"text": "a", "index": "0"}, {"text": "b"}), 2, "numbered"),
+        (body({"text": "a"}, {"text": "b", "index": True}), 2, "numbered"),
+        (body({"text": ["a"]}), 1, "no text"),
+        (body({"text": "a\ud800"}), 1, "surrogate"),
+        (body({"text": "a", "finish_reason": ["stop"]}), 1, "reason"),
+        (body({"text": "a", "finish_reason": {}}), 1, "reason"),
+        (body({"text": "a", "token_ids": 5}), 1, "token ids 5"),
+        (body({"text": "a", "token_ids": "52"}), 1, "token ids"),
+        (body({"text": "a", "token_ids": [True]}), 1, "token ids"),
+        (body({"text": "a", "token_ids": [1.0]}), 1, "token ids"),
+        (body({"text": "a", "token_ids": [2**31]}), 1, "token ids"),
+        (body({"text": "a", "token_ids": False}), 1, "token ids"),
+        (body({"text": "a"}, completion_tokens=True), 1, "completion_tokens is True"),
+        (body({"text": "a"}, prompt_tokens=-1), 1, "prompt_tokens is -1"),
+        (body({"text": "a"}, prompt_tokens="7"), 1, "prompt_tokens"),
+        ("[" * 100_000, 1, "depth"),
+        ('{"choices": [{"index": 0, "text": ' + "[" * 100_000, 1, "depth"),
     ],
 )
 def test_what_is_not_whole_is_no_answer(text, n, message):
     with pytest.raises(BadAnswer, match=message):
         answer_of(text, n, 6)
+
+
+@pytest.mark.parametrize(
+    "value", ["10" + "0" * 399, "-1" + "0" * 400, "3", "NaN", "-Infinity", "1e400", "true", '"-1"']
+)
+@pytest.mark.parametrize("place", ['{"token_logprobs": [%s]}', '{"content": [{"logprob": %s}]}'])
+def test_what_is_no_log_probability_is_no_answer(value, place):
+    choice = '{"index": 0, "text": "a", "finish_reason": "stop", "logprobs": ' + place % value
+    text = '{"choices": [' + choice + '}], "usage": {"completion_tokens": 1}}'
+    with pytest.raises(BadAnswer):
+        answer_of(text, 1, 6)
+    kept = answer_of(text.replace(value, "-0.25"), 1, 6)  # negative control
+    assert kept.choices[0].log_prob == -0.25
+
+
+def test_rounding_may_lift_a_log_probability_to_certainty():
+    text = body({"text": "a", "logprobs": {"token_logprobs": [1e-6]}}, completion_tokens=1)
+    assert answer_of(text, 1, 6).choices[0].log_prob == 0.0
 
 
 def test_one_answer_for_several_is_told_apart():
@@ -142,6 +180,18 @@ def test_log_probabilities_before_temperature_count_only_at_one(make_lm, tempera
         np.testing.assert_allclose(told, policy.log_prob(PROMPTS, rows), atol=1e-4)
     else:
         assert np.isnan(told).all()
+
+
+def test_whose_log_probabilities_they_are_follows_from_the_server(make_lm):
+    policy = make_lm(LAW)
+    with token_server(policy, report=policy) as (url, _):  # after temperature, as SGLang's are
+        trial = served(policy, url, server="sglang").check(PROMPTS)
+        rows = served(policy, url, server="sglang").sample(PROMPTS, 3, rng())
+        as_told = served(policy, url, server="sglang", log_probs="model").check(PROMPTS)
+    assert trial.temperature == LAW.temperature
+    assert as_told.temperature == 1.0
+    told = [[response.log_prob for response in row] for row in rows]
+    np.testing.assert_allclose(told, policy.log_prob(PROMPTS, rows), atol=1e-4)
 
 
 def test_a_law_so_narrow_that_it_repeats_itself_is_not_taken_for_greedy(make_lm):
@@ -276,8 +326,10 @@ def test_chats_go_out_as_messages_and_their_text_says_which(guarded, monkeypatch
     [
         ({"base_urls": ()}, "at least one"),
         ({"base_urls": ("host:8000",)}, "http://host:port/v1"),
-        ({"base_urls": ("http://me:s3cret@host/v1",)}, "holds a key"),
-        ({"base_urls": ("http://host/v1?key=s3cret",)}, "holds a key"),
+        ({"base_urls": ("http://me:s3cret@host/v1",)}, "holds a user"),
+        ({"base_urls": ("http://host/v1?key=s3cret",)}, r"base_urls\[0\] holds .* key"),
+        ({"base_urls": ("http://127.0.0.1:99999/v1",)}, "port"),
+        ({"api_key_env": "sk-s3cret"}, "api_key_env is no name"),
         ({"concurrency": 0}, "concurrency is 0"),
         ({"patience": -1.0}, "patience is -1"),
         ({"read_timeout": 0.0}, "must be > 0"),

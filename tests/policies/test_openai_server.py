@@ -121,7 +121,9 @@ def test_without_another_try_a_fault_is_told_and_a_resume_completes(
     assert drawn(tmp_path, engine()) == undisturbed
 
 
-@pytest.mark.parametrize("name", ["garbled", "no choices", "no text", "aborted"])
+@pytest.mark.parametrize(
+    "name", ["garbled", "no choices", "no text", "aborted", "index null", "half a character"]
+)
 def test_answers_that_stay_malformed_are_refused_with_what_came(name, engine, served):
     with (
         Proxy(served.url, FAULTS[name], failing=lambda place: True).running() as url,

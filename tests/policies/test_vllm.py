@@ -111,9 +111,12 @@ def test_the_conventions_come_with_the_model(engine, make_lm, tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
-def test_without_vllm_the_remedy_is_named(make_lm):
-    with pytest.raises(ImportError, match=r"pip install 'infalign\[vllm\]'"):
-        VLLM("models/tiny", LAW, make_lm(LAW).codec)
+def test_without_vllm_the_remedy_is_named_when_it_is_asked(make_lm):
+    sampler = VLLM("models/tiny", LAW, make_lm(LAW).codec)
+    assert sampler.fingerprint == VLLM("models/tiny", LAW, make_lm(LAW).codec).fingerprint
+    for ask in (lambda: sampler.check(["a"]), lambda: sampler.sample(["a"], 1, rng())):
+        with pytest.raises(ImportError, match=r"pip install 'infalign\[vllm\]'"):
+            ask()
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,10 @@ __all__ = ["DrawnBy", "drawer_of", "engine_of", "require_same_model"]
 def drawer_of(study: "Study | MakeReference") -> Any:
     """Who draws a study's reference rollouts: its policy, or the engine the experiment names.
 
+    The engine is told apart but not loaded: a study whose rollouts are all drawn goes on where what
+    the engine needs is not installed.
+
     Raises:
-        ImportError: what the engine needs is not installed.
         ValueError: the sampling law cannot be told to it.
     """
     experiment, policy = study.experiment, study.policy
@@ -53,7 +55,6 @@ def engine_of(section: Any, policy: Any, source: str) -> Any:
         source: the folder or id of its weights.
 
     Raises:
-        ImportError: what it needs is not installed.
         ValueError: the law cannot be told to it.
     """
     settings = {name: value for name, value in vars(section).items() if name != "kind"}
@@ -119,6 +120,7 @@ class DrawnBy:
         """K responses to each prompt, the engine checked before the first.
 
         Raises:
+            ImportError: what the engine needs is not installed.
             OSError: the engine cannot be reached.
             ValueError: it is another model, or answers under another law.
         """

@@ -46,7 +46,6 @@ class VLLM:
         name: what a figure's legend shows.
 
     Raises:
-        ImportError: vLLM is not installed.
         ValueError: a number out of range.
     """
 
@@ -64,11 +63,6 @@ class VLLM:
         options: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
-        if importlib.util.find_spec("vllm") is None:
-            raise ImportError(
-                "sampling with vLLM in this process needs the package 'vllm', which is not "
-                "installed: pip install 'infalign[vllm]' (Linux with a GPU)"
-            )
         if tensor_parallel_size < 1:
             raise ValueError(
                 f"tensor_parallel_size is {tensor_parallel_size}; 1 or more is needed."
@@ -150,6 +144,7 @@ class VLLM:
         another one, so answers repeat exactly only where it is batch-invariant.
 
         Raises:
+            ImportError: vLLM is not installed.
             ValueError: K < 1, a prompt that leaves no room in the context window, or an answer
                 that this law cannot have produced.
         """
@@ -180,8 +175,10 @@ class VLLM:
         """Load the model and try it, so that long work does not fail late.
 
         Raises:
+            ImportError: vLLM is not installed.
             ValueError: a prompt that leaves no room, or an engine that does not sample.
         """
+        _vllm()
         self._codec.contexts(prompts, self._sampling.max_new_tokens, self._window)
         tried = list(prompts[:_TRIED])
         responses = self.sample(tried, 2, np.random.default_rng(0))
@@ -220,5 +217,13 @@ class VLLM:
 
 
 def _vllm() -> Any:
-    """The package, imported when first needed: that alone takes seconds."""
+    """The package, imported when first needed: that alone takes seconds.
+
+    Whoever drew all with it does without it, as in the environment where training goes on.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise ImportError(
+            "sampling with vLLM in this process needs the package 'vllm', which is not "
+            "installed: pip install 'infalign[vllm]' (Linux with a GPU)"
+        )
     return importlib.import_module("vllm")

@@ -6,7 +6,7 @@ of responses is returned complete or not at all: each answer is checked, faults 
 (:mod:`.asking`), and what cannot be had is refused with the address and what came.
 """
 
-from infalign.policies.openai_server.asking import Connection
+from infalign.policies.openai_server.connection import Connection
 from infalign.policies.openai_server.dialects import DIALECTS, Dialect, ServerKind
 from infalign.policies.openai_server.server import OpenAIServer
 

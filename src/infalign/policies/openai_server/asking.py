@@ -8,17 +8,16 @@ key, a model's name, a prompt too long) is refused at once.
 
 import asyncio
 import contextlib
-import dataclasses
 import itertools
-import os
 import random
-import urllib.parse
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from infalign.policies.openai_server.answers import BadAnswer, excerpt
+from infalign.policies.openai_server.connection import Connection
 
 try:
+    import anyio.from_thread  # of the client's own
     import openai
 except ModuleNotFoundError as error:
     raise ImportError(
@@ -26,7 +25,7 @@ except ModuleNotFoundError as error:
         "pip install 'infalign[server]'"
     ) from error
 
-__all__ = ["Asker", "Connection"]
+__all__ = ["Asker", "run"]
 
 T = TypeVar("T")
 
@@ -34,68 +33,6 @@ _REST = 30.0
 """Seconds for which a server that failed is asked only if no other is left."""
 _LONGEST_WAIT = 30.0
 """Seconds between two rounds, at most, unless a server asks for more."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Connection:
-    """Where the servers are, and how patiently they are asked.
-
-    Example:
-        >>> Connection(("http://10.0.0.1:8000/v1", "http://10.0.0.2:8000/v1")).concurrency
-        32
-    """
-
-    base_urls: tuple[str, ...] = ("http://127.0.0.1:8000/v1",)
-    """Servers of the same model, each address ending as the protocol's paths begin (`/v1`)."""
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the key. The key itself is kept nowhere."""
-    concurrency: int = 32
-    """Requests in flight, over all servers. ≥ 1."""
-    connect_timeout: float = 10.0
-    """Seconds a connection may take. > 0."""
-    read_timeout: float = 600.0
-    """Seconds a server may be silent within a request: at least its longest answer. > 0."""
-    retries: int = 2
-    """How often a fault is tried again on the same server before the next is asked. ≥ 0."""
-    patience: float = 300.0
-    """Seconds a request goes on being tried, over all servers. ≥ 0."""
-
-    def __post_init__(self) -> None:
-        if not self.base_urls:
-            raise ValueError("base_urls is empty; give at least one, such as http://host:8000/v1.")
-        for url in self.base_urls:
-            parts = urllib.parse.urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"base_urls has {url!r}; an address is http://host:port/v1.")
-            if parts.username or parts.password or parts.query:
-                raise ValueError(
-                    f"the address of {parts.hostname} in base_urls holds a key; addresses are "
-                    "stored and shown. Put the key into an environment variable, api_key_env."
-                )
-        for name, least in (("concurrency", 1), ("retries", 0), ("patience", 0)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} is {getattr(self, name)}; at least {least} is needed.")
-        if not (self.connect_timeout > 0 and self.read_timeout > 0):
-            raise ValueError(
-                f"connect_timeout is {self.connect_timeout} and read_timeout "
-                f"{self.read_timeout}; both are seconds and must be > 0."
-            )
-
-    def key(self) -> str:
-        """The key, read anew each time.
-
-        Raises:
-            ValueError: the environment variable is not set.
-        """
-        if self.api_key_env is None:
-            return "none"  # never the client's own default: a key meant for somebody else
-        key = os.environ.get(self.api_key_env, "")
-        if not key:
-            raise ValueError(
-                f"api_key_env names {self.api_key_env}, which is not set in the environment. Set "
-                "it to the server's key, or leave api_key_env out where none is asked for."
-            )
-        return key
 
 
 class Asker:
@@ -257,3 +194,15 @@ def _retry_after(fault: Any) -> float:
         return max(0.0, float(fault.response.headers.get("retry-after", 0)))
     except ValueError:  # a date: the client has waited for that
         return 0.0
+
+
+def run(call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    """Run in an event loop of its own, also from within one; Ctrl-C cancels what is in flight."""
+    try:
+        with anyio.from_thread.start_blocking_portal() as portal:
+            return portal.call(call, *arguments)
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

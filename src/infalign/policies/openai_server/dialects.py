@@ -10,9 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-__all__ = ["DIALECTS", "Dialect", "ServerKind"]
+__all__ = ["DIALECTS", "Dialect", "LogProbs", "ServerKind"]
 
 ServerKind = Literal["vllm", "sglang", "llama_cpp", "transformers", "openai"]
+LogProbs = Literal["none", "model", "sampling"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,9 @@ class Dialect:
     """Takes prompts and stops as token ids and gives the sampled ones back."""
     several: bool = True
     """Draws several responses (`n`) in one request."""
-    log_probs: bool = True
-    """Gives log-probabilities."""
+    log_probs: LogProbs = "model"
+    """Law of the log-probabilities it gives unless it was started otherwise: `model`, before
+    temperature; `sampling`, after; `none`: it gives none."""
     serial: bool = False
     """Seeds hold only for one request at a time on each server."""
 
@@ -36,13 +38,14 @@ _SAMPLE = {"do_sample": True, "top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repet
 
 DIALECTS: dict[str, Dialect] = {
     "vllm": Dialect(_NO_CUTS, token_ids=True),
-    "sglang": Dialect(_NO_CUTS, token_ids=True),
+    # After temperature, unless it was started with SGLANG_RETURN_ORIGINAL_LOGPROB.
+    "sglang": Dialect(_NO_CUTS, token_ids=True, log_probs="sampling"),
     # Only this sampler runs: no top-k, top-p, min-p, penalties or whatever a later build adds.
     "llama_cpp": Dialect({"samplers": ["temperature"]}, several=False),
     # It refuses fields it does not know, reads these from one JSON string, ignores `n`, and seeds
     # one generator for the whole process.
     "transformers": Dialect(
-        {"generation_config": json.dumps(_SAMPLE)}, several=False, log_probs=False, serial=True
+        {"generation_config": json.dumps(_SAMPLE)}, several=False, log_probs="none", serial=True
     ),
     "openai": Dialect({}),
 }

@@ -6,23 +6,25 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, final
 
-import anyio.from_thread
 import numpy as np
 
 from infalign.policies.openai_server.answers import Answer, Choice, OneAtATime, answer_of
-from infalign.policies.openai_server.asking import Asker, Connection
 from infalign.policies.openai_server.bodies import body_of, messages_of, refuse_long_stops
-from infalign.policies.openai_server.dialects import DIALECTS, ServerKind
+from infalign.policies.openai_server.connection import Connection
+from infalign.policies.openai_server.dialects import DIALECTS, LogProbs, ServerKind
 from infalign.policies.tokens import TextCodec
 from infalign.policies.trial import HOT, Trial, refuse_repeats
 from infalign.protocols import Response, Sampling
 
+if TYPE_CHECKING:
+    # Only when a server is asked: who has drawn everything needs no client.
+    from infalign.policies.openai_server.asking import Asker
+
 __all__ = ["OpenAIServer"]
 
-T = TypeVar("T")
 _TRIED = 4
 """Prompts a server is tried on, twice each."""
 
@@ -49,7 +51,7 @@ class OpenAIServer:
         codec: the local tokenizer's conventions; None where there is none.
         log_probs: which law the server's log-probabilities refer to: `sampling`, with temperature,
             or `model`, without (kept only at temperature 1, where both are one); `none`: do not
-            ask.
+            ask. By default that of the kind of server, see :class:`.Dialect`.
         revision: yours, part of the fingerprint: change it when the weights behind a name change.
         n_per_request: responses asked for in one request, where the server draws several. ≥ 1.
         extra_body: further fields of each request; part of the fingerprint.
@@ -65,7 +67,7 @@ class OpenAIServer:
         server: ServerKind = "vllm",
         api: Literal["completions", "chat"] = "completions",
         codec: TextCodec | None = None,
-        log_probs: Literal["none", "model", "sampling"] = "model",
+        log_probs: LogProbs | None = None,
         revision: str = "",
         n_per_request: int = 8,
         extra_body: Mapping[str, Any] | None = None,
@@ -88,7 +90,8 @@ class OpenAIServer:
         self._exact = codec is not None and self._dialect.token_ids
         self._n = n_per_request if self._dialect.several else 1
         stop_ids = codec.stop_ids if codec is not None and self._exact else None
-        self._log_probs = log_probs if self._dialect.log_probs else "none"
+        gives = self._dialect.log_probs
+        self._log_probs: LogProbs = gives if log_probs is None or gives == "none" else log_probs
         told = self._log_probs != "none"
         self._body = body_of(model, sampling, server, api, told, stop_ids, self._extra)
         if codec is not None and not self._exact:
@@ -123,6 +126,7 @@ class OpenAIServer:
         """K independent responses to each of P prompts, all of them or none.
 
         Raises:
+            ImportError: the package `openai` is not installed.
             ConnectionError: no server answered within the connection's patience.
             PermissionError: a server refuses the key.
             ValueError: K < 1; a request is refused, or answers stay malformed.
@@ -134,13 +138,16 @@ class OpenAIServer:
         """Ask every server a little, without patience, so that long work does not fail late.
 
         Raises:
+            ImportError: the package `openai` is not installed.
             ConnectionError: a server does not answer.
             PermissionError: it refuses the key.
             ValueError: it does not know the model, has too small a window, reads another prompt
                 than was meant, does not sample, or answers in a way that cannot be used.
         """
+        from infalign.policies.openai_server.asking import run
+
         hasty = dataclasses.replace(self.connection, patience=0.0)
-        serves = {url: _run(_models, hasty, url) for url in hasty.base_urls}
+        serves = {url: run(_models, hasty, url) for url in hasty.base_urls}
         for url, cards in serves.items():
             self._require_window(url, cards, prompts)
         wanted = [prompts[i % len(prompts)] for i in range(max(_TRIED, len(serves)))]
@@ -174,20 +181,24 @@ class OpenAIServer:
         """P rows of K choices, each row with the server's count of the prompt's tokens."""
         if k < 1:
             raise ValueError(f"k is {k}; at least one response per prompt must be asked for.")
+        from infalign.policies.openai_server.asking import run
+
         # One for each response, used or not, so that `n` moves no other request's seed.
         seeds = rng.integers(2**31, size=(len(prompts), k))
         given = [self._given(prompt) | dict(further or {}) for prompt in prompts]
         connection = connection or self.connection
         try:
-            return _run(self._ask_all, connection, given, seeds, self._n)
+            return run(self._ask_all, connection, given, seeds, self._n)
         except OneAtATime:
             _log.warning("%s draws one response a request: `n` is not used.", self.model)
             self._n = 1
-            return _run(self._ask_all, connection, given, seeds, 1)
+            return run(self._ask_all, connection, given, seeds, 1)
 
     async def _ask_all(
         self, connection: Connection, given: list[dict[str, Any]], seeds: np.ndarray, n: int
     ) -> list[tuple[list[Choice], int | None]]:
+        from infalign.policies.openai_server.asking import Asker
+
         k = seeds.shape[1]
         starts = range(0, k, n)
         async with (
@@ -208,7 +219,7 @@ class OpenAIServer:
         ]
 
     async def _ask(
-        self, asker: Asker, prompt: dict[str, Any], seeds: np.ndarray, n: int, place: int
+        self, asker: "Asker", prompt: dict[str, Any], seeds: np.ndarray, n: int, place: int
     ) -> Answer:
         """One request. A prompt's requests go to one server first: it has the prompt cached."""
         longest = self._sampling.max_new_tokens
@@ -264,17 +275,7 @@ class OpenAIServer:
 
 
 async def _models(connection: Connection, url: str) -> list[dict[str, Any]]:
+    from infalign.policies.openai_server.asking import Asker
+
     async with Asker.opened(connection) as asker:
         return await asker.models(url)
-
-
-def _run(call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    """Run in an event loop of its own, also from within one; Ctrl-C cancels what is in flight."""
-    try:
-        with anyio.from_thread.start_blocking_portal() as portal:
-            return portal.call(call, *arguments)
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
