@@ -46,6 +46,12 @@ def test_what_a_server_gives_is_kept():
     assert answer.choices[1].finish_reason == "length"
 
 
+def test_tokens_go_by_either_of_their_names():
+    for name in ("token_ids", "response_token_ids"):
+        (choice,) = answer_of(body({"text": "a", name: [5, 2]}), 1, 6).choices
+        assert choice.token_ids == (5, 2)
+
+
 def test_choices_are_put_in_order():
     choices = [{"index": i, "text": str(i), "finish_reason": "stop"} for i in (2, 0, 1)]
     answer = answer_of(json.dumps({"choices": choices}), 3, 6)
@@ -192,6 +198,15 @@ def test_whose_log_probabilities_they_are_follows_from_the_server(make_lm):
     assert as_told.temperature == 1.0
     told = [[response.log_prob for response in row] for row in rows]
     np.testing.assert_allclose(told, policy.log_prob(PROMPTS, rows), atol=1e-4)
+
+
+def test_a_server_too_old_to_tell_tokens_is_refused(make_lm):
+    policy = make_lm(LAW)
+    with (
+        token_server(policy, lambda choice: choice.pop("token_ids")) as (url, _),
+        pytest.raises(ValueError, match=r"tells no token ids .*an older one.*later version"),
+    ):
+        served(policy, url, server="sglang").check(PROMPTS)
 
 
 def test_a_law_so_narrow_that_it_repeats_itself_is_not_taken_for_greedy(make_lm):

@@ -115,7 +115,8 @@ def _choice(one: Mapping[str, Any], whole: int | None, longest: int) -> Choice:
         raise BadAnswer(
             f"{who} ended for the reason {_short(given)}; a response ends by 'stop' or 'length'"
         )
-    ids = _token_ids(one.get("token_ids"), longest, who)
+    # The longer name is that of SGLang's chats, and proposed for its completions.
+    ids = _token_ids(one.get("token_ids", one.get("response_token_ids")), longest, who)
     return Choice(text, ids, _log_prob(one.get("logprobs"), len(ids) or whole, who), reason)
 
 

@@ -242,6 +242,12 @@ class OpenAIServer:
         at_one = self._log_probs == "sampling" or self._sampling.temperature == 1.0
         log_prob = choice.log_prob if at_one else math.nan
         if self._exact and self._codec is not None:
+            if not choice.token_ids:
+                raise ValueError(
+                    f"the server of {self.model} tells no token ids though asked to "
+                    f"(return_token_ids): it is no {self._server}, or an older one. Start a later "
+                    "version, or name the kind of `server` that it is."
+                )
             response = self._codec.response(choice.token_ids, log_prob)
             place = f"of {self.model} on its server"
             self._codec.check(response, self._sampling.max_new_tokens, place)
