@@ -14,7 +14,7 @@ import yaml
 
 from infalign.config import validate_experiment
 from infalign.config.solvers import LAUNCHES, OfflineSolver
-from infalign.pipeline.launching import command_of, configuration_of, refuse_unlaunchable
+from infalign.pipeline.launching import command_of, configuration_of
 from infalign.pipeline.ownership import refuse_other, saved
 
 launch = pytest.importorskip("accelerate.commands.launch")
@@ -118,79 +118,15 @@ def test_the_command_is_one_that_accelerate_takes():
     assert parsed.config_file.endswith("cpu.yaml")
 
 
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        (None, "there is no file"),
-        ("a: [", "not YAML"),
-        ({"num_processes": 2}, "no distributed_type"),
-        ({"distributed_type": "MULTI_GPU", "num_machines": 2}, "num_machines is 2; 1 is needed"),
-        ({"distributed_type": "FSDP"}, "no GPU is found; `ddp` is needed"),
-    ],
-)
-def test_what_cannot_be_launched_is_refused(settings, says, tmp_path):
+def test_a_type_for_cpus_would_start_one_process(tmp_path):
+    """Why it is refused: accelerate leaves the others to mpirun."""
     path = tmp_path / "mine.yaml"
-    if settings is not None:
-        path.write_text(settings if isinstance(settings, str) else json.dumps(settings))
-    with pytest.raises(ValueError, match=says):
-        refuse_unlaunchable(training(accelerate=str(path)), has_gpu=False)
-
-
-@pytest.mark.skipif(bool(importlib.util.find_spec("deepspeed")), reason="DeepSpeed is installed")
-def test_deepspeed_that_is_not_there_is_asked_for():
-    with pytest.raises(ImportError, match="pip install deepspeed"):
-        refuse_unlaunchable(training(accelerate="zero2"), has_gpu=True)
-
-
-def test_the_command_line_itself_is_started_once(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"--set training\.processes=2"):
-        refuse_unlaunchable(training(processes=1), has_gpu=False)
-
-
-def test_what_can_be_launched_is_not_refused():
-    refuse_unlaunchable(training(), has_gpu=False)
-    refuse_unlaunchable(training(accelerate="fsdp"), has_gpu=True)
-    refuse_unlaunchable(training(processes=1), has_gpu=False)
-
-
-@pytest.mark.parametrize(
-    ("section", "says"),
-    [
-        ({"kind": "fit", "processes": 2}, "processes is 2, but this solver .* 1 is needed"),
-        ({"kind": "online", "processes": 2}, "`kind: offline`"),
-        ({"kind": "offline", "processes": 0}, "at least 1"),
-        ({"kind": "offline", "accelerate": "fsdp"}, "accelerate is fsdp, but processes is 1"),
-        ({"kind": "offline", "processes": 2, "accelerate": "zero4"}, "ddp, fsdp, zero2, zero3"),
-        ({"kind": "offline", "processes": 2, "prompts_per_step": 3}, "a multiple of 2"),
-        (
-            {"kind": "online", "engine": "trl", "processes": 2, "accelerate": "fsdp"},
-            "accelerate is fsdp, but engine is trl",
-        ),
-        ({"kind": "offline", "processes": 3}, "prompts.train = 64.*: 63 is needed, a multiple"),
-        ({"kind": "offline", "processes": True}, "training.processes: True found"),
-        (
-            {"kind": "online", "engine": "trl", "processes": 2, "prompts_per_step": 3,
-             "samples_per_prompt": 3},
-            r"prompts_per_step is 3, but processes is 2.* \(3 to each.* 2 or 4 is needed",
-        ),
-        (
-            {"kind": "online", "engine": "trl", "processes": 5, "samples_per_prompt": 4},
-            "prompts.train = 64, but processes is 5.*prompts_per_step: 60 is needed",
-        ),
-    ],
-)  # fmt: skip
-def test_an_experiment_that_several_cannot_train_is_refused_when_read(section, says):
-    data = {"training": {"kl": 1.0, **section}, "prompts": {"train": 64}}
-    with pytest.raises(ValueError, match=says):
-        validate_experiment(data)
-
-
-def test_samples_may_be_shared_out_where_prompts_cannot():
-    trl = {"kind": "online", "engine": "trl", "kl": 1.0, "processes": 2, "prompts_per_step": 3}
-    assert (
-        validate_experiment({"training": trl | {"samples_per_prompt": 4}}).training.processes == 2
+    path.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_CPU\nuse_cpu: true"
     )
+    parsed, _ = arguments(path, "--num_processes", "2")
+    assert not any([parsed.multi_gpu, parsed.use_fsdp, parsed.use_deepspeed])
+    assert arguments(FILES["cpu"])[0].multi_gpu
 
 
 def test_several_processes_are_one_by_default():
@@ -202,6 +138,8 @@ def test_several_processes_are_one_by_default():
 @pytest.mark.parametrize(
     ("said", "says"),
     [
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "mixed_precision is bf16 .* no is needed"),
+        ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "dynamo_backend is inductor"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "fsdp_version is 1"),
         (
             {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",

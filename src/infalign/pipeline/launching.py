@@ -50,8 +50,13 @@ def command_of(training: Any, module: str, arguments: Sequence[str], *, has_gpu:
     return [*command, "-m", module, *arguments]
 
 
-def refuse_unlaunchable(training: Any, *, has_gpu: bool) -> None:
+def refuse_unlaunchable(training: Any, *, has_gpu: bool, gpus: int | None = None) -> None:
     """Refuse a configuration that is not there, or under which training would be wrong.
+
+    Args:
+        training: with `processes` and `accelerate`.
+        has_gpu: whether training would find a GPU.
+        gpus: how many; by default those PyTorch counts.
 
     Raises:
         ValueError: the file cannot be used; the message names the setting and the value needed.
@@ -67,13 +72,10 @@ def refuse_unlaunchable(training: Any, *, has_gpu: bool) -> None:
         return
     path, how = configuration_of(training, has_gpu=has_gpu), training.accelerate
     settings = _read(path, how)
-    if int(settings.get("num_machines", 1)) != 1:
-        raise ValueError(
-            f"{path}: num_machines is {settings['num_machines']}; 1 is needed here, because "
-            "`infalign` starts processes on its own machine alone. Start each machine's yourself: "
-            "docs/engines/accelerate.md has the commands."
-        )
-    kind = settings["distributed_type"]
+    kind = _refuse_launch(path, settings, has_gpu)
+    _refuse_values(path, settings, kind, getattr(training, "engine", "builtin"))
+    if how not in (None, *LAUNCHES):
+        _refuse_unread(path)
     if kind == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
         raise ImportError(
             f"training.accelerate is {how!r}, which needs DeepSpeed, and it is not installed: "
@@ -84,6 +86,129 @@ def refuse_unlaunchable(training: Any, *, has_gpu: bool) -> None:
             f"training.accelerate is {how!r}, and no GPU is found; `ddp` is needed here, because "
             "accelerate shards parameters on accelerators only."
         )
+    if has_gpu:
+        _refuse_more_than(_gpus() if gpus is None else gpus, training.processes, path, settings)
+
+
+_KINDS = ("MULTI_GPU", "FSDP", "DEEPSPEED")
+"""Of accelerate's ways, those that start several processes here; without a GPU the first."""
+
+
+def _refuse_launch(path: Path, settings: Mapping[str, Any], has_gpu: bool) -> str:
+    """Refuse what would start other processes than those asked for; returns the way they work."""
+    kind = settings["distributed_type"]
+    place = settings.get("compute_environment", "LOCAL_MACHINE")
+    machines = settings.get("num_machines", 1)
+    on_cpu = settings.get("use_cpu", False)
+    _needed(
+        path, "distributed_type", kind, isinstance(kind, str) and kind in _KINDS,
+        f"one of {', '.join(_KINDS)}", "accelerate starts one process under others, or none; "
+        "MULTI_GPU is right on CPUs too",
+    )  # fmt: skip
+    _needed(
+        path, "compute_environment", place, place == "LOCAL_MACHINE", "LOCAL_MACHINE",
+        "`infalign` starts processes on its own machine alone",
+    )  # fmt: skip
+    _needed(
+        path, "num_machines", machines, machines == 1 and not isinstance(machines, bool),
+        "1", "`infalign` starts processes on its own machine alone. Start each machine's "
+        "yourself: docs/engines/accelerate.md has the commands",
+    )  # fmt: skip
+    _needed(
+        path, "use_cpu", on_cpu, _word(on_cpu) == "false" or not has_gpu, "false",
+        "a GPU is found, and the policy is on it",
+    )  # fmt: skip
+    return kind
+
+
+def _refuse_values(path: Path, settings: Mapping[str, Any], kind: str, engine: str) -> None:
+    """Refuse what accelerate would launch, and the policy would be trained wrongly under."""
+    found = {"mixed_precision": _or_no(settings.get("mixed_precision"))}
+    compiled = _section(path, settings, "dynamo_config", "dynamo_")
+    found["dynamo_config.dynamo_backend"] = _or_no(compiled.get("dynamo_backend"))
+    stage = None
+    if kind == "FSDP":
+        sharding = _section(path, settings, "fsdp_config", "fsdp_")
+        for name in ("fsdp_version", "fsdp_cpu_ram_efficient_loading"):
+            found[f"fsdp_config.{name}"] = _word(sharding.get(name, ""))
+    if kind == "DEEPSPEED":
+        sharding = _section(path, settings, "deepspeed_config", "")
+        own = sharding.get("deepspeed_config_file")
+        _needed(
+            path, "deepspeed_config.deepspeed_config_file", own, own in (None, "none"), "none",
+            "its settings are not checked here; give zero_stage and the others themselves",
+        )  # fmt: skip
+        stage = _word(sharding.get("zero_stage", 2))
+        for name in ("zero3_init_flag", "zero3_save_16bit_model") if stage == "3" else ():
+            found[f"deepspeed_config.{name}"] = _word(sharding.get(name, ""))
+    several = settings.get("parallelism_config")
+    _needed(
+        path, "parallelism_config", several, not several, "nothing",
+        "processes share out prompts, not the parts of a model or of a text",
+    )  # fmt: skip
+    processes.refuse_settings(found, str(path))
+    if engine == "trl" and (kind == "FSDP" or stage == "3"):
+        what = "distributed_type" if kind == "FSDP" else "deepspeed_config.zero_stage"
+        _needed(
+            path, what, kind if kind == "FSDP" else stage, False, "MULTI_GPU, or zero_stage 2,",
+            "training.engine is trl, whose checkpoints here hold the weights of one process",
+        )  # fmt: skip
+
+
+def _refuse_unread(path: Path) -> None:
+    """Refuse what accelerate's own reader does: keys and values that it does not know."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    try:
+        load_config_from_file(str(path))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: accelerate cannot read it: {error}") from error
+
+
+def _refuse_more_than(gpus: int, count: int, path: Path, settings: Mapping[str, Any]) -> None:
+    chosen = "all" if settings.get("gpu_ids") is None else settings["gpu_ids"]
+    _needed(
+        path, "gpu_ids", chosen, isinstance(chosen, str), "'all', or a list as text like '0,1',",
+        "accelerate takes nothing else",
+    )  # fmt: skip
+    listed = len(chosen.split(","))
+    free = gpus if chosen == "all" else min(gpus, listed)
+    if count > free:
+        said = f", of which {path} names {listed} (gpu_ids)" if free < gpus else ""
+        raise ValueError(
+            f"training.processes is {count}, but this machine has {gpus} GPU{'s' * (gpus != 1)}"
+            f"{said}; at most {free} is needed, because each process trains on a GPU of its own."
+        )
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _word(value: Any) -> str:
+    """As accelerate's launcher hands it on."""
+    return str(value).lower()
+
+
+def _or_no(value: Any) -> str:
+    if value is False:
+        return "false (which YAML reads in a bare no; accelerate needs it in quotes)"
+    return "no" if value is None else _word(value)
+
+
+def _section(path: Path, settings: Mapping[str, Any], name: str, prefix: str) -> Mapping[str, Any]:
+    """A part of the configuration; accelerate takes its keys with or without their prefix."""
+    part = settings.get(name) or {}
+    if not isinstance(part, Mapping):
+        raise ValueError(f"{path}: {name} is {part!r}; keys and values are needed.")
+    return {f"{prefix}{str(key).removeprefix(prefix)}": value for key, value in part.items()}
+
+
+def _needed(path: Path, name: str, found: Any, holds: bool, wanted: str, why: str) -> None:
+    if not holds:
+        raise ValueError(f"{path}: {name} is {found!r}; {wanted} is needed, because {why}.")
 
 
 def _read(path: Path, how: str | None) -> Mapping[str, Any]:
