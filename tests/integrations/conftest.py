@@ -79,3 +79,30 @@ def frozen(tmp_path_factory, freeze_at, prompts):
     rewards = np.random.default_rng(0).integers(0, 9, (3, 6)) / 7
     folder = tmp_path_factory.mktemp("frozen") / "frozen"
     return freeze_at(folder, {p.id: p.text for p in prompts}, rewards, Exponential(5.0))
+
+
+@pytest.fixture
+def cluster():
+    """The address of a Ray cluster of two workers: one for all tests of this process.
+
+    Joined, not started, where there is one. Ray itself ends it with the process, if no test does.
+    """
+    import ray
+
+    from infalign.integrations.ray import Workers, connect
+
+    connect("local", Workers(2))
+    return ray.get_runtime_context().gcs_address
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory):
+    """The store of Ray's tests as one process makes it."""
+    from ray_words import CHUNK, PROMPTS, K, Length, Words, opened
+
+    from infalign.rollouts import RolloutStore, collect, score
+
+    path = tmp_path_factory.mktemp("alone") / "s"
+    collect(Words(), PROMPTS, K, opened(path), chunk=CHUNK)
+    score(RolloutStore.existing(path), Length(), PROMPTS, chunk=CHUNK)
+    return path

@@ -30,8 +30,9 @@ def rewarded(experiment):
     return study
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ray_ended():
+    """Ray of this process, of which one cluster is enough, ends with these tests."""
     import ray
 
     yield
@@ -79,6 +80,9 @@ def test_vllm_over_several_gpus_needs_as_many_of_each_worker():
     ("section", "message"),
     [
         ({"workers": 0}, "cluster: workers is 0; at least 1"),
+        ({"workers": 99_999_999_999}, "cluster: workers is 99999999999; at most 10000"),
+        ({"cpus_per_worker": 10_001}, "cluster: cpus_per_worker is 10001; at most"),
+        ({"gpus_per_worker": 1e300}, "cluster: gpus_per_worker is 1e[+]300; at most"),
         ({"cpus_per_worker": 0}, "cluster: cpus_per_worker is 0"),
         ({"gpus_per_worker": 1.5}, "cluster: gpus_per_worker is 1.5"),
         ({"address": "ray://head:10001"}, "cluster: address is 'ray://head:10001'"),

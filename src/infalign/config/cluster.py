@@ -8,6 +8,9 @@ from infalign.config.section import NAME_ALONE, Section, require
 
 __all__ = ["Cluster", "RayCluster"]
 
+MOST = 10_000
+"""Workers, and CPUs or GPUs of each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RayCluster(Section):
@@ -16,9 +19,9 @@ class RayCluster(Section):
     address: str = "local"
     """`local`: workers on this machine; `auto`: the cluster it belongs to; or host:port."""
     workers: int = 2
-    """Processes, each with a policy or reward of its own. ≥ 1."""
+    """Processes, each with a policy or reward of its own. 1 … 10,000."""
     cpus_per_worker: int = 1
-    """CPUs, and threads, of each. ≥ 1."""
+    """CPUs, and threads, of each. 1 … 10,000."""
     gpus_per_worker: float = 0
     """GPUs of each: 0, a fraction below 1 to share one, or a whole number."""
     kind: Literal["ray"] = "ray"
@@ -37,10 +40,16 @@ class RayCluster(Section):
         )
         gpus = self.gpus_per_worker
         require(
-            gpus >= 0 and (gpus < 1 or gpus == int(gpus)),
+            gpus >= 0 and (gpus < 1 or gpus > MOST or gpus == int(gpus)),
             f"gpus_per_worker is {gpus}; 0, a fraction below 1 or a whole number is needed, "
             "because only one GPU can be shared",
         )
+        for name in ("workers", "cpus_per_worker", "gpus_per_worker"):
+            number = getattr(self, name)
+            require(
+                number <= MOST,
+                f"{name} is {number}; at most {MOST} is needed, more is taken for a slip",
+            )
 
 
 Cluster = Annotated[RayCluster, NAME_ALONE]

@@ -7,7 +7,6 @@ it through a common file system, or receive it once each.
 import contextlib
 import hashlib
 import os
-import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -28,6 +27,7 @@ __all__ = ["COLUMNS", "Calibrate", "calibrate", "rewards_of"]
 
 COLUMNS = ("below", "ties", "quantile", "training_reward")
 """What :func:`calibrate` adds to each row."""
+CHAINED = "\n\nThe above exception was the direct cause of the following exception:\n\n"
 ROWS = 65_536
 """Rows of a batch: large enough that Ray's share of the time is small, a few MB of memory."""
 
@@ -175,10 +175,25 @@ def _raised_here(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
     try:
         yield from batches
     except ray.exceptions.RayTaskError as error:
-        said = re.findall(r"^ValueError: (.*)$", str(error), re.MULTILINE)
-        if not said:
+        said = _said(str(error))
+        if said is None:
             raise
-        raise ValueError(said[-1]) from error
+        raise ValueError(said) from error
+
+
+def _said(written: str) -> str | None:
+    """The whole message of the worker's ValueError, which Ray hands over in a traceback only.
+
+    Example:
+        >>> print(_said(f"File x\\nValueError: mend\\nthis{CHAINED}UserCodeException: it failed"))
+        mend
+        this
+    """
+    for part in reversed(written.split(CHAINED)):
+        _, found, message = f"\n{part}".partition("\nValueError: ")
+        if found:
+            return message.rstrip("\n")
+    return None
 
 
 def _unpacked(files: dict[str, bytes]) -> Path:

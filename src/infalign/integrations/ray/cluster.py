@@ -1,6 +1,7 @@
 """The cluster: which one, how many workers, and whether it can hold even one of them."""
 
 import dataclasses
+import math
 import os
 import socket
 from importlib.util import find_spec
@@ -13,13 +14,19 @@ PATIENCE = 5.0
 OBJECT_STORE = 512 * 2**20
 """Bytes of shared memory of a local cluster; what is larger goes to disk."""
 
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+MOST = 10_000
+"""Workers, and CPUs or GPUs of each. A larger number is taken for a slip."""
+MOST_HERE = 1024
+"""CPUs that a local cluster may pretend to have; Ray's start fails where they are far too many."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
     """How many processes answer, and what each of them occupies.
 
     Raises:
-        ValueError: no worker, no CPU, or part of a GPU beyond the first.
+        ValueError: no worker, no CPU, part of a GPU beyond the first, or more than 10,000 of them.
 
     Example:
         >>> Workers(8, gpus=1).need
@@ -27,9 +34,9 @@ class Workers:
     """
 
     count: int = 2
-    """Processes. ≥ 1."""
+    """Processes. 1 … 10,000."""
     cpus: float = 1.0
-    """CPUs of each. > 0."""
+    """CPUs of each. > 0, ≤ 10,000."""
     gpus: float = 0.0
     """GPUs of each: 0, a fraction below 1 to share one, or a whole number."""
 
@@ -38,11 +45,20 @@ class Workers:
             raise ValueError(f"workers is {self.count}; at least 1 is needed to do the work.")
         if not self.cpus > 0:
             raise ValueError(f"cpus per worker is {self.cpus}; more than 0 is needed.")
-        if not self.gpus >= 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
+        if not self.gpus >= 0 or (1 < self.gpus <= MOST and self.gpus != int(self.gpus)):
             raise ValueError(
                 f"gpus per worker is {self.gpus}; 0, a fraction below 1 or a whole number is "
                 "needed, because only one GPU can be shared."
             )
+        for what, number in (
+            ("workers", self.count),
+            ("cpus per worker", self.cpus),
+            ("gpus per worker", self.gpus),
+        ):
+            if number > MOST:
+                raise ValueError(
+                    f"{what} is {number}; at most {MOST} is needed, more is taken for a slip."
+                )
 
     @property
     def need(self) -> dict[str, float]:
@@ -82,26 +98,37 @@ def connect(address: str = "local", workers: Workers | None = None) -> None:
 
     Raises:
         ImportError: Ray is not installed.
-        ValueError: an address of another form; no machine here that could hold one worker.
-        ConnectionError: nothing answers there.
+        ValueError: an address of another form; no machine here that could hold one worker; more
+            workers than a local cluster can have.
+        ConnectionError: nothing answers there, or Ray does not start here.
     """
     ray, workers = require_ray(), workers or Workers()
     if not ray.is_initialized():
-        quiet = {"log_to_driver": False, "logging_level": "error"}
         if address == "local":
-            # Workers are counted, not bound, so more of them than cores is the user's to choose.
-            cpus = max(os.cpu_count() or 1, -int(-workers.count * workers.cpus // 1))
-            ray.init(
-                "local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE,
-                **quiet,
-            )
+            _start(ray, workers)
         else:
             _require_answer(address)
-            ray.init(address, **quiet)
+            ray.init(address, **QUIET)
     _require_room(ray, workers)
+
+
+def _start(ray: Any, workers: Workers) -> None:
+    # Workers are counted, not bound, so more of them than cores is the user's to choose.
+    here, cpus = os.cpu_count() or 1, math.ceil(workers.count * workers.cpus)
+    if cpus > max(here, MOST_HERE):
+        raise ValueError(
+            f"cluster.workers is {workers.count} and cluster.cpus_per_worker {workers.cpus:g}: "
+            f"{cpus} CPUs, but this machine has {here}. With `address: local` at most "
+            f"{max(here, MOST_HERE)} are needed: lower cluster.workers, or join a cluster."
+        )
+    options = {"include_dashboard": False, "object_store_memory": OBJECT_STORE, **QUIET}
+    try:
+        ray.init("local", num_cpus=max(here, cpus), **options)
+    except Exception as error:  # whatever it is of: Ray raises its bare base
+        raise ConnectionError(
+            f"cluster.address is local, but Ray does not start on this machine ({error}). Lower "
+            f"cluster.workers ({workers.count}), free memory or /dev/shm, or leave `cluster` out."
+        ) from error
 
 
 def _require_answer(address: str) -> None:
