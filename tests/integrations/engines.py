@@ -185,3 +185,24 @@ def arguments(script):
     assert words[0] == "-m"
     assert (RELEASED / words[1].replace(".", "/")).with_suffix(".py").is_file()
     return words[2:]
+
+
+@functools.cache
+def llama2():
+    """A tokenizer as Llama 2 and Mistral have it: spaces are `▁`, and a text does not begin with
+    the one it begins with; a token per byte."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "▁", *"abYes.Qi?"]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    made = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    made.post_processor = processors.TemplateProcessing("<s> $0", special_tokens=[("<s>", 1)])
+    space = decoders.Replace("▁", " ")
+    made.decoder = decoders.Sequence(
+        [space, decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )

@@ -2,7 +2,8 @@
 
 verl and OpenRLHF run as released: their own loaders import the exported `reward.py`, verl's own
 reward manager and OpenRLHF's own executor decode the response and call it. Around them are a
-tokenizer of one token per character and stand-ins for what is not installed (see `engines.py`).
+tokenizer of one token per character, one as Llama 2 has it, and stand-ins for what is not installed
+(see `engines.py`).
 """
 
 import asyncio
@@ -12,13 +13,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from engines import Configuration, arguments, released, verl_configuration
+from engines import Configuration, arguments, llama2, released, verl_configuration
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infalign.integrations import openrlhf, verl
+from infalign.integrations.decoding import Sampled
 from infalign.integrations.frozen import FrozenReward
 from infalign.integrations.trl import CalibratedReward as TrlReward
+from infalign.policies.tokens import TextCodec
 from infalign.prompts import Prompt
 from infalign.quantile.calibration import EmpiricalCalibration
 from infalign.quantile.transforms import Custom, Exponential, Identity, Log
@@ -39,6 +42,10 @@ class Characters:
         assert return_tensors == "pt"
         return {"input_ids": torch.tensor([[ord(character) for character in text]])}
 
+    def response(self, text):
+        """The tokens of a response."""
+        return [*map(ord, text), self.end]
+
     def decode(self, ids, skip_special_tokens):
         end = "" if skip_special_tokens else END
         return "".join(end if i == self.end else chr(i) for i in map(int, ids))
@@ -54,9 +61,8 @@ class Item:
         return self
 
 
-def asked_by_verl(manager, row, completion, cap):
-    """What verl's reward manager makes of a completion: its score, before any tensor."""
-    ids = [*map(ord, completion), Characters.end]
+def asked_by_verl(manager, row, ids, cap):
+    """What verl's reward manager makes of a response: its score, before any tensor."""
     padded = torch.tensor([*ids, *[0] * (cap - len(ids))])
     mask = torch.tensor([1, 1, *[1] * len(ids), *[0] * (cap - len(ids))])
     item = Item({"responses": padded, "attention_mask": mask}, row)
@@ -64,33 +70,33 @@ def asked_by_verl(manager, row, completion, cap):
 
 
 class Engine:
-    """Answers with a given completion, as vLLM would: tokens and why it stopped."""
+    """Answers with a given response, as vLLM would: tokens and why it stopped."""
 
-    def __init__(self, completion):
-        self.ids = [*map(ord, completion), Characters.end]
+    def __init__(self, ids):
+        self.ids = ids
 
     async def generate(self, prompt_ids, sampling, multi_modal_data=None):
         output = SimpleNamespace(token_ids=self.ids, finish_reason="stop", logprobs=None)
         return SimpleNamespace(outputs=[output])
 
 
-def asked_by_openrlhf(executor, row, completion):
-    """What OpenRLHF's executor makes of a completion: its whole answer."""
+def asked_by_openrlhf(executor, row, ids, tokenizer):
+    """What OpenRLHF's executor makes of a response: its whole answer."""
     sampling = SimpleNamespace(max_tokens=64, logprobs=None)
     answer = executor.execute(
-        row["prompt"], row["prompt_id"], sampling, 4096, Characters(), Engine(completion)
+        row["prompt"], row["prompt_id"], sampling, 4096, tokenizer, Engine(ids)
     )
     return asyncio.run(answer)
 
 
-def loaded_by_verl(load, folder):
+def loaded_by_verl(load, folder, tokenizer):
     """verl's reward manager, made from the exported command as verl makes it."""
     given = dict(word.split("=", 1) for word in arguments(folder / "verl.sh"))
     unquoted = {key: value.strip("'\"") for key, value in given.items()}
     config = Configuration.of(verl_configuration() | unquoted)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    return load("verl.trainer.ppo.reward").load_reward_manager(config, Characters())
+    return load("verl.trainer.ppo.reward").load_reward_manager(config, tokenizer)
 
 
 def bits(values):
@@ -98,39 +104,50 @@ def bits(values):
     return np.asarray(values, dtype=np.float64).tobytes()
 
 
-def paths(load, frozen_folder, prompts, folder):
-    """name → (prompt, completion) → training reward."""
+def paths(load, frozen_folder, prompts, folder, tokenizer, **asked):
+    """name → (prompt, tokens of a response) → training reward."""
     import json
 
     import pyarrow.parquet as pq
 
-    batches = verl.Batches(prompts=1)
-    verl.write_verl(frozen_folder, prompts, folder / "verl", batches=batches)
-    openrlhf.write_openrlhf(frozen_folder, prompts, folder / "openrlhf", batches=batches)
+    asked |= {"batches": verl.Batches(prompts=1), "tokenizer": tokenizer}
+    verl.write_verl(frozen_folder, prompts, folder / "verl", **asked)
+    openrlhf.write_openrlhf(frozen_folder, prompts, folder / "openrlhf", **asked)
     rows = {
         row["extra_info"]["prompt_id"]: row
         for row in pq.read_table(folder / "verl/train.parquet").to_pylist()
     }
     lines = (folder / "openrlhf/train.jsonl").read_text(encoding="utf-8").split("\n")
     labelled = {json.loads(line)["prompt_id"]: json.loads(line) for line in lines if line}
-    manager = loaded_by_verl(load, folder / "verl")
+    manager = loaded_by_verl(load, folder / "verl", tokenizer)
     remote = str(folder / "openrlhf/reward.py")
     executor = load("openrlhf.utils.agent").SingleTurnAgentExecutor([remote])
     trl = TrlReward(frozen_folder)
 
-    def of_openrlhf(prompt, text):
-        return asked_by_openrlhf(executor, labelled[prompt.id], text)["reward"].item()
+    def of_openrlhf(prompt, ids):
+        return asked_by_openrlhf(executor, labelled[prompt.id], ids, tokenizer)["reward"].item()
 
+    def alone(ids):
+        return tokenizer.decode(ids, skip_special_tokens=True)
+
+    reward = FrozenReward.load(frozen_folder)
     return {
-        "verl": lambda p, c: asked_by_verl(manager, rows[p.id], c, 64)["reward_score"],
+        "verl": lambda p, ids: asked_by_verl(manager, rows[p.id], ids, 64)["reward_score"],
         "OpenRLHF": of_openrlhf,
-        "TRL": lambda p, c: trl([p.text], [c], prompt_id=[p.id])[0],
-        "frozen": lambda p, c: FrozenReward.load(frozen_folder).score([p.id], [c]).training_rewards,
+        "TRL": lambda p, ids: trl([p.text], [alone(ids)], prompt_id=[p.id])[0],
+        "frozen": lambda p, ids: reward.score([p.id], [alone(ids)]).training_rewards,
     }
 
 
+def ended(ids, codec):
+    """Tokens as sampled: up to the first that ends a response."""
+    ids = [*ids, codec.tokenizer.eos_token_id]
+    return ids[: 1 + next(i for i, token in enumerate(ids) if token in codec.stop_ids)]
+
+
 TEXT = st.text(
-    st.characters(codec="utf-8", exclude_categories=("Cs",)) | st.sampled_from("\n aé你"),
+    st.characters(codec="utf-8", exclude_categories=("Cs",), exclude_characters="▁")
+    | st.sampled_from("\n aé你"),
     max_size=9,
 )
 REWARD = st.integers(-1, 9).map(lambda bucket: bucket / 7) | st.floats(-2, 2)
@@ -168,13 +185,45 @@ def test_every_path_gives_the_same_bits(world, engines, freeze_at, reward_module
     ours = CalibratedReward(
         FunctionReward(f"{reward_module}:bucket"), EmpiricalCalibration(ids, rewards), transform
     )
-    ways = paths(engines, frozen, prompts, folder)
+    tokenizer = Characters()
+    ways = paths(engines, frozen, prompts, folder, tokenizer)
     for prompt in prompts:
         for completion in completions:
+            ids = tokenizer.response(completion)
             response = re.split("\n", completion)[0]  # what the stored sampling law leaves
             expected = ours([prompt.id], [prompt.text], [[response]])[0, 0]
             for name, way in ways.items():
-                assert bits(way(prompt, completion)) == bits(expected), (name, prompt, completion)
+                assert bits(way(prompt, ids)) == bits(expected), (name, prompt, completion)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(world=worlds())
+def test_and_with_a_tokenizer_that_drops_spaces(world, engines, freeze_at, reward_module, numbered):
+    """Llama 2's: responses begin with `▁`, which is a space after a prompt and nothing alone."""
+    texts, rewards, transform, completions = world
+    prompts, folder, tokenizer = [Prompt.from_text(text) for text in texts], numbered(), llama2()
+    codec = TextCodec(tokenizer, ["\n"], [tokenizer.eos_token_id])
+    marks = {"end_marks": codec.end_marks, "special_tokens": codec.special_tokens}
+    texts_of = {p.id: p.text for p in prompts}
+    frozen = freeze_at(folder / "frozen", texts_of, rewards, transform, **marks)
+    ours = CalibratedReward(
+        FunctionReward(f"{reward_module}:bucket"),
+        EmpiricalCalibration(tuple(texts_of), rewards),
+        transform,
+    )
+    said = [
+        ended(tokenizer(c, add_special_tokens=False)["input_ids"][skipped:], codec)
+        for c in ["Yes.", "a b", *completions]
+        for skipped in (0, 1)
+    ]
+    sampled = [Sampled(p.id, ids, codec.text(ids)) for p in prompts for ids in said]
+    asked = {"context": codec.context_text, "sampled": sampled}
+    ways = paths(engines, frozen, prompts, folder, tokenizer, **asked)
+    for prompt in prompts:
+        for ids in said:
+            expected = ours([prompt.id], [prompt.text], [[codec.text(ids)]])[0, 0]
+            for name, way in ways.items():
+                assert bits(way(prompt, ids)) == bits(expected), (name, prompt, codec.text(ids))
 
 
 def test_what_is_seen_of_a_steep_transform_is_not_rounded(engines, freeze_at, numbered):
@@ -182,9 +231,10 @@ def test_what_is_seen_of_a_steep_transform_is_not_rounded(engines, freeze_at, nu
     folder, prompt = numbered(), Prompt.from_text("Why?")
     steep = Custom(lambda u: 1e6 + u**9, "far from zero")
     frozen = freeze_at(folder / "frozen", {prompt.id: prompt.text}, [np.arange(9) / 7], steep)
-    ways = paths(engines, frozen, [prompt], folder)
+    ways = paths(engines, frozen, [prompt], folder, tokenizer := Characters())
     for way in ways.values():
-        seen = {float(np.ravel(way(prompt, str(i)))[0]) for i in range(60)}
+        said = [tokenizer.response(str(i)) for i in range(60)]
+        seen = {float(np.ravel(way(prompt, ids))[0]) for ids in said}
         assert len(seen) > len({np.float32(value) for value in seen})
 
 
@@ -216,7 +266,7 @@ def test_negative_controls(frozen, prompts, reward_module):
 def test_what_the_engines_round_to_afterwards(engines, frozen, prompts, tmp_path):
     """Both train in float32: the tensor holds the nearest float32 of what was returned."""
     verl.write_verl(frozen, prompts, tmp_path / "verl", batches=verl.Batches(prompts=1))
-    manager = loaded_by_verl(engines, tmp_path / "verl")
+    manager = loaded_by_verl(engines, tmp_path / "verl", tokenizer := Characters())
     openrlhf.write_openrlhf(frozen, prompts, tmp_path / "o", batches=verl.Batches(prompts=1))
     executor = engines("openrlhf.utils.agent").SingleTurnAgentExecutor(
         str(tmp_path / "o/reward.py")
@@ -231,7 +281,8 @@ def test_what_the_engines_round_to_afterwards(engines, frozen, prompts, tmp_path
         tensor = manager.assemble_rm_scores(data, [ours])
         assert tensor[0, 2].item() == np.float32(ours)
         assert tensor.count_nonzero() == (ours != 0)
-        answer = asked_by_openrlhf(executor, {"prompt": "x", "prompt_id": prompts[0].id}, text)
+        row, ids = {"prompt": "x", "prompt_id": prompts[0].id}, tokenizer.response(text)
+        answer = asked_by_openrlhf(executor, row, ids, tokenizer)
         rewards = generator._process_response_into_experience(None, answer).rewards
         assert rewards.dtype == torch.float64
         assert rewards.item() == ours

@@ -9,14 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from engines import (
-    RELEASED,
-    Configuration,
-    arguments,
-    needed,
-    released,
-    verl_configuration,
-)
+from engines import RELEASED, Configuration, arguments, needed, released, verl_configuration
 
 from infalign.integrations import verl
 from infalign.integrations.engine_files import Batches

@@ -18,7 +18,7 @@ import numpy as np
 
 from infalign.integrations.frozen import FACTS, MEANS, FrozenReward, RewardFunction, digest_of
 
-__all__ = ["Asked", "Batches", "Row", "opened", "reward_file", "rows_of", "write_folder"]
+__all__ = ["Asked", "Batches", "Export", "Row", "opened", "prepared", "reward_file", "write_folder"]
 
 FROZEN_VARIABLE = "INFALIGN_FROZEN"
 """Environment variable that says where the frozen reward lies, if not where it was exported."""
@@ -161,7 +161,40 @@ def longest_prompt(rows: Sequence[Row], prompt_tokens: int | None) -> int:
     return prompt_tokens
 
 
-def reward_file(engine: str, name: str, frozen: FrozenReward, folder: Path) -> bytes:
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """What is written for an engine, checked."""
+
+    frozen: FrozenReward
+    rows: list[Row]
+    batches: Batches
+    prompt_tokens: int
+    """Reserved for a prompt."""
+    model: str
+    """Path or name of the weights to start from."""
+
+
+def prepared(
+    engine: str,
+    frozen_folder: str | Path,
+    prompts: Sequence[Asked],
+    model: str | None,
+    batches: Batches | None,
+    context: Callable[[str], str],
+    prompt_tokens: int | None,
+) -> Export:
+    """All that engines with a launcher of their own have in common; see `verl.write_verl`."""
+    frozen, batches = FrozenReward.load(frozen_folder), batches or Batches()
+    refuse_settings(frozen, engine)
+    rows = rows_of(frozen, prompts, context)
+    batches.check(rows)
+    longest = longest_prompt(rows, prompt_tokens)
+    return Export(frozen, rows, batches, longest, model_of(frozen, model))
+
+
+def reward_file(
+    engine: str, name: str, frozen: FrozenReward, folder: Path, **options: Any
+) -> bytes:
     """`reward.py`: loads the frozen reward while it is imported, so that a misfit stops the engine.
 
     Args:
@@ -169,7 +202,9 @@ def reward_file(engine: str, name: str, frozen: FrozenReward, folder: Path) -> b
         name: what the engine looks for in the file.
         frozen: found relative to the file, so that both can be moved together.
         folder: where the file will lie.
+        options: more keywords of the module's `load`.
     """
+    more = "".join(f"\n    {key}={value!r}," for key, value in options.items())
     relative = os.path.relpath(frozen.folder, folder.absolute())
     return f'''"""Training reward {json.dumps(frozen.name)}; importing this checks all of it.
 
@@ -184,7 +219,7 @@ from infalign.integrations.{engine} import load
 HERE = Path(__file__).resolve().parent
 {name} = load(
     os.environ.get("{FROZEN_VARIABLE}") or HERE / {json.dumps(relative)},
-    digest="{digest_of(frozen.folder / FACTS)}",
+    digest="{digest_of(frozen.folder / FACTS)}",{more}
 )
 '''.encode()
 

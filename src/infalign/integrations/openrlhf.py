@@ -16,16 +16,15 @@ from typing import Any, final
 
 import numpy as np
 
+from infalign.integrations.decoding import Sampled, drops_space, refuse_other_texts
 from infalign.integrations.engine_files import (
     Asked,
     Batches,
+    Export,
     Row,
-    longest_prompt,
-    model_of,
     opened,
-    refuse_settings,
+    prepared,
     reward_file,
-    rows_of,
     write_folder,
 )
 from infalign.integrations.frozen import MEANS, FrozenReward, RewardFunction
@@ -43,10 +42,11 @@ class RewardFunc:
 
     Args:
         frozen: the reward.
+        space_dropped: the stored texts lack the space that their first token began with.
     """
 
-    def __init__(self, frozen: FrozenReward) -> None:
-        self.frozen = frozen
+    def __init__(self, frozen: FrozenReward, space_dropped: bool = False) -> None:
+        self.frozen, self.space_dropped = frozen, space_dropped
 
     def __call__(
         self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **kwargs: Any
@@ -66,7 +66,7 @@ class RewardFunc:
         import torch
 
         try:
-            completions = [_completion(*pair) for pair in zip(queries, prompts, strict=True)]
+            completions = [self.completion(*pair) for pair in zip(queries, prompts, strict=True)]
             scored = self.frozen.score(_ids(labels), completions)
         except Exception as error:
             _log.error("no training reward: %s", error)
@@ -78,12 +78,28 @@ class RewardFunc:
         }
         return {"rewards": rewards, "scores": rewards.clone(), "extra_logs": logs}
 
+    def completion(self, query: str, prompt: str) -> str:
+        """What follows the prompt in a query, as it reads when it is decoded alone.
+
+        OpenRLHF decodes prompt and response together; SentencePiece's tokenizers then keep the
+        space that they drop at the beginning of a text.
+
+        Raises:
+            ValueError: the query does not begin with the prompt.
+        """
+        completion = _completion(query, prompt)
+        if not self.space_dropped:
+            return completion
+        # Special tokens first: no reader sees them, so the space may come behind one.
+        return self.frozen.text_of(completion).removeprefix(" ")
+
 
 def load(
     folder: str | Path,
     reward: RewardFunction | None = None,
     *,
     digest: str | None = None,
+    space_dropped: bool = False,
 ) -> RewardFunc:
     """OpenRLHF's `reward_func` from a frozen reward; fails here, not in training.
 
@@ -91,6 +107,7 @@ def load(
         folder: the frozen reward.
         reward: asked instead of the recorded one; called from several threads at once.
         digest: SHA-256 of the `frozen.json` that the script was written for.
+        space_dropped: see :class:`RewardFunc`.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: see `engine_files.opened`; and ValueError if
@@ -103,7 +120,7 @@ def load(
             "special token that ends them, so each would be scored with it. Export again from a "
             "policy whose end-of-text tokens are known."
         )
-    return RewardFunc(frozen)
+    return RewardFunc(frozen, space_dropped)
 
 
 def write_openrlhf(
@@ -115,6 +132,8 @@ def write_openrlhf(
     batches: Batches | None = None,
     context: Callable[[str], str] = str,
     prompt_tokens: int | None = None,
+    tokenizer: Any = None,
+    sampled: Sequence[Sampled] = (),
 ) -> Path:
     """Write `train.jsonl`, `reward.py` and `openrlhf.sh` for training on a frozen reward.
 
@@ -127,22 +146,45 @@ def write_openrlhf(
         context: prompt text → the text whose tokens alone the reference was conditioned on; needed
             where its tokenizer adds tokens, such as the beginning of a text.
         prompt_tokens: of the longest prompt; by default its bytes.
+        tokenizer: as OpenRLHF loads it, if any `sampled` are given.
+        sampled: stored responses, which must be read as they are stored.
 
     Raises:
         ValueError: a setting OpenRLHF cannot express or that breaks the theory, prompts that do not
-            fit the frozen reward, or a folder that holds something else.
+            fit the frozen reward, a response that OpenRLHF reads otherwise, or a folder that holds
+            something else.
     """
-    frozen, folder = FrozenReward.load(frozen_folder), Path(folder)
-    refuse_settings(frozen, "OpenRLHF")
-    rows, batches = rows_of(frozen, prompts, context), batches or Batches()
-    batches.check(rows)
-    asked = settings(frozen, batches, longest_prompt(rows, prompt_tokens))
+    export = prepared("OpenRLHF", frozen_folder, prompts, model, batches, context, prompt_tokens)
+    frozen, folder = export.frozen, Path(folder)
+    options = {"space_dropped": True} if _checked_space(export, tokenizer, sampled) else {}
+    asked = settings(frozen, export.batches, export.prompt_tokens)
     files = {
-        "train.jsonl": _jsonl(rows),
-        "reward.py": reward_file("openrlhf", "reward_func", frozen, folder),
-        "openrlhf.sh": _script(asked, model_of(frozen, model)).encode(),
+        "train.jsonl": _jsonl(export.rows),
+        "reward.py": reward_file("openrlhf", "reward_func", frozen, folder, **options),
+        "openrlhf.sh": _script(asked, export.model).encode(),
     }
     return write_folder(folder, files)
+
+
+def _checked_space(export: Export, tokenizer: Any, sampled: Sequence[Sampled]) -> bool:
+    """Whether a response's leading space is to be dropped, as it is in the stored texts; with that
+    done, all of them are read as they are stored."""
+    contexts = {row.prompt_id: row.context for row in export.rows}
+    known = [one for one in sampled if one.prompt_id in contexts]
+    if not known:
+        return False
+
+    def ids(prompt_id: str) -> list[int]:
+        return tokenizer(text=contexts[prompt_id], add_special_tokens=False)["input_ids"]
+
+    reward = RewardFunc(export.frozen, drops_space(tokenizer, ids(known[0].prompt_id), known))
+
+    def read(one: Sampled) -> str:
+        query = tokenizer.decode([*ids(one.prompt_id), *one.token_ids], skip_special_tokens=False)
+        return export.frozen.text_of(reward.completion(query, contexts[one.prompt_id]))
+
+    refuse_other_texts("OpenRLHF", known, read)
+    return reward.space_dropped
 
 
 def settings(frozen: FrozenReward, batches: Batches, prompt_tokens: int) -> dict[str, Any]:

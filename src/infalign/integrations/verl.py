@@ -15,16 +15,14 @@ from typing import Any, final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from infalign.integrations.decoding import Sampled, refuse_other_texts
 from infalign.integrations.engine_files import (
     Asked,
     Batches,
     Row,
-    longest_prompt,
-    model_of,
     opened,
-    refuse_settings,
+    prepared,
     reward_file,
-    rows_of,
     write_folder,
 )
 from infalign.integrations.frozen import FrozenReward, RewardFunction
@@ -103,6 +101,8 @@ def write_verl(
     batches: Batches | None = None,
     context: Callable[[str], str] = str,
     prompt_tokens: int | None = None,
+    tokenizer: Any = None,
+    sampled: Sequence[Sampled] = (),
 ) -> Path:
     """Write `train.parquet`, `reward.py` and `verl.sh` for training on a frozen reward.
 
@@ -115,20 +115,26 @@ def write_verl(
         context: prompt text → the text whose tokens alone the reference was conditioned on; needed
             where its tokenizer adds tokens, such as the beginning of a text.
         prompt_tokens: of the longest prompt; by default its bytes.
+        tokenizer: as verl loads it, if any `sampled` are given.
+        sampled: stored responses, which must be read as they are stored.
 
     Raises:
         ValueError: a setting verl cannot express or that breaks the theory, prompts that do not fit
-            the frozen reward, or a folder that holds something else.
+            the frozen reward, a response that verl reads otherwise, or a folder that holds
+            something else.
     """
-    frozen, folder = FrozenReward.load(frozen_folder), Path(folder)
-    refuse_settings(frozen, "verl")
-    rows, batches = rows_of(frozen, prompts, context), batches or Batches()
-    batches.check(rows)
-    asked = settings(frozen, batches, longest_prompt(rows, prompt_tokens))
+    export = prepared("verl", frozen_folder, prompts, model, batches, context, prompt_tokens)
+    frozen, folder = export.frozen, Path(folder)
+
+    def read(one: Sampled) -> str:
+        return frozen.text_of(tokenizer.decode(list(one.token_ids), skip_special_tokens=True))
+
+    refuse_other_texts("verl", sampled, read)
+    asked = settings(frozen, export.batches, export.prompt_tokens)
     files = {
-        "train.parquet": _parquet(rows),
+        "train.parquet": _parquet(export.rows),
         "reward.py": reward_file("verl", "compute_score", frozen, folder),
-        "verl.sh": _script(asked, model_of(frozen, model)).encode(),
+        "verl.sh": _script(asked, export.model).encode(),
     }
     return write_folder(folder, files)
 
