@@ -1,7 +1,6 @@
 """TRL as a solver: the built-in solver's gradient, resume, an early stop, a policy given back."""
 
 import dataclasses
-import random
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ def trainable(policy):
 def step(monkeypatch):
     """One step of a trainer: its gradient, the weights before it, and its responses."""
 
-    def take(bench, trainer="rloo", k=4, **changes):
+    def take(bench, trainer="rloo", k=4, per_pass=2, **changes):
         seen = {}
 
         def remember(self, *_, **__):
@@ -51,7 +50,7 @@ def step(monkeypatch):
 
             monkeypatch.setattr(solver_module, f"{trainer}_config", unchecked)
         seen["before"] = trainable(bench.policy)
-        solver = TRL(ONE, k=k, trainer=trainer, prompts_per_pass=2)
+        solver = TRL(ONE, k=k, trainer=trainer, prompts_per_pass=per_pass)
         result = solver.train(bench.policy, bench.problem, rng=np.random.default_rng(1))
         seen["row"] = result.rows[0]
         return seen
@@ -163,110 +162,40 @@ def test_grpo_as_it_is_refused_has_another_gradient(bench, step, changes):
     assert grpo_gradient_off(one, step(one, "grpo", **changes)) > 1e-2
 
 
-class Killed(Exception):
-    """In place of a power cut."""
-
-
-def run(bench, directory, steps=6, kill_at=None, trainer="rloo", **settings):
-    def follow(row):
-        if row["step"] == kill_at:
-            raise Killed
-
-    descent = Descent(
-        steps=steps, learning_rate=3e-3, checkpoint_every=2, prompts_per_step=3, **settings
-    )
-    solver = TRL(descent, k=4, trainer=trainer)
-    rng = np.random.default_rng(7)
-    return solver.train(bench.policy, bench.problem, directory=directory, callback=follow, rng=rng)
-
-
-def timeless(rows):
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
-
-
-def test_a_killed_run_ends_where_it_would_have_ended(bench, tmp_path):
-    whole, other = bench(), bench()
-    expected = run(whole, tmp_path / "whole", schedule="cosine")
-    with pytest.raises(Killed):
-        run(other, tmp_path / "killed", kill_at=4, schedule="cosine")
-    torn = tmp_path / "killed" / "trl" / "checkpoint-6"  # a checkpoint that was being written
-    torn.mkdir()
-    (torn / "trainer_state.json").write_text("{")
-    again = bench()
-    result = run(again, tmp_path / "killed", schedule="cosine")
-    assert timeless(result.rows) == timeless(expected.rows)
-    assert [row["step"] for row in result.rows] == list(range(6))
-    assert [c.step for c in result.checkpoints] == [2, 4, 6]
-    weights = trainable(whole.policy)
-    assert all(torch.equal(weights[name], value) for name, value in trainable(again.policy).items())
-    lines = (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
-    assert len(lines) == 6
-
-
-def test_a_finished_run_is_read_back_and_a_longer_one_goes_on(bench, tmp_path):
-    one, two, three, long = (bench() for _ in range(4))
-    first = run(one, tmp_path / "run", steps=4)
-    again = run(two, tmp_path / "run", steps=4, kill_at=0)  # would be killed if it trained
-    assert timeless(again.rows) == timeless(first.rows)
-    moved = trainable(one.policy)
-    assert all(torch.equal(moved[name], value) for name, value in trainable(two.policy).items())
-    more = run(three, tmp_path / "run", steps=6)
-    whole = run(long, tmp_path / "long", steps=6)
-    assert timeless(more.rows) == timeless(whole.rows)
-    with pytest.raises(ValueError, match="holds a run with another"):
-        TRL(Descent(steps=4, learning_rate=1.0), k=4).train(
-            one.policy, one.problem, directory=tmp_path / "run", rng=np.random.default_rng(7)
-        )
-
-
-def test_it_stops_at_the_policy_whose_kl_reached_the_target(bench, tmp_path):
-    free, stopped = bench(), bench()
-    kls = [row["kl"] for row in run(free, None).rows]
-    last = int(np.argmax(kls))
-    assert last >= 1
-    target = (kls[last] + max(kls[:last])) / 2  # first reached at the highest of all
-    result = run(stopped, tmp_path, target_kl=target)
-    assert (result.stopped, result.steps, len(result.rows)) == ("target_kl", last, last + 1)
-    assert [row["kl"] for row in result.rows] == kls[: last + 1]
-    assert result.checkpoints[-1].step == last
-    kept = torch.load(result.checkpoints[-1].path, weights_only=True)
-    assert all(torch.equal(kept[name], value) for name, value in trainable(stopped.policy).items())
-    again = bench()
-    assert timeless(run(again, tmp_path, target_kl=target).rows) == timeless(result.rows)
-
-
-def test_the_policy_and_the_generators_come_back_as_they_were(bench):
-    one = bench()
-    base = one.policy.module.get_base_model()
-    config, pad = base.generation_config, one.policy.tokenizer.pad_token
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
-    run(one, None, steps=2)
-    assert base.generation_config is config
-    assert one.policy.tokenizer.pad_token == pad
-    assert list(one.policy.module.peft_config) == ["default"]
-    assert "forward" not in vars(base)
-    assert not one.policy.module.training
-    assert torch.equal(states[0], torch.get_rng_state())
-    assert states[1] == random.getstate()
-    assert np.array_equal(states[2], np.random.get_state()[1])
-    with one.policy.reference():
-        again = one.policy.sample(one.problem.texts, 32, np.random.default_rng(0))
-    assert again == one.problem.rollouts
-
-
-def test_rows_say_what_those_of_the_built_in_solver_say(bench):
-    rows = run(bench(), None, steps=2).rows
-    said = {"step", "rate", "kl", "training_reward", "reward", "gap", "quantile", "gradient_norm"}
-    assert said <= set(rows[0])
-    assert rows[0]["kl"] == pytest.approx(0, abs=1e-5)
-    assert rows[1]["rate"] == 3e-3
+@torch.no_grad()
+def grpo_kl(bench, responses):
+    """Mean over responses of Σ_t (1/r_t − 1 + log r_t), r_t = π/π_ref of a token."""
+    policy, found = bench.policy, []
+    for text, row in zip(bench.problem.texts, responses, strict=True):
+        for response in row:
+            log_ratio = log_probs_of_tokens(policy, text, response)
+            with policy.reference():
+                log_ratio = log_ratio - log_probs_of_tokens(policy, text, response)
+            found.append(float((torch.exp(-log_ratio) - 1 + log_ratio).sum()))
+    return np.mean(found)
 
 
 @pytest.mark.filterwarnings("ignore:GRPO charges")
-def test_grpo_runs_too(bench, tmp_path):
-    result = run(bench(), tmp_path, steps=3, trainer="grpo")
-    assert result.steps == 3
-    assert result.rows[2]["kl"] > 0
+@pytest.mark.parametrize("trainer", ["rloo", "grpo"])
+def test_the_kl_of_a_step_is_that_of_its_responses(bench, step, trainer):
+    """In one pass of GRPO, in any number of RLOO's; negative control: GRPO in several."""
+    for passes, per_pass in ((1, 4), (4, 1)):
+        one = bench(moved=0.1, stop=("e",))  # responses of several lengths
+        seen = step(one, trainer, per_pass=per_pass)
+        responses, _, log_ratio, _ = ours(one, seen)
+        wanted = log_ratio.mean() if trainer == "rloo" else grpo_kl(one, responses)
+        exact = trainer == "rloo" or passes == 1
+        assert (abs(seen["row"]["kl"] / wanted - 1) < 1e-4) == exact
+
+
+@pytest.mark.filterwarnings("ignore:GRPO charges")
+def test_grpo_is_not_stopped_at_a_kl_it_does_not_tell(bench):
+    one = bench()
+    stop = Descent(steps=1, target_kl=0.5)
+    with pytest.raises(ValueError, match=r"prompts_per_pass is 1, 4 passes .* needs 4 or more"):
+        TRL(stop, k=4, trainer="grpo", prompts_per_pass=1).check(one.policy, PROMPTS)
+    TRL(stop, k=4, trainer="grpo", prompts_per_pass=4).check(one.policy, PROMPTS)
+    TRL(stop, k=4, prompts_per_pass=1).check(one.policy, PROMPTS)
 
 
 def test_refusals(bench, monkeypatch):
@@ -284,6 +213,10 @@ def test_refusals(bench, monkeypatch):
     with pytest.raises(ValueError, match="5 processes cannot share evenly"):
         TRL(ONE).check(one.policy, PROMPTS)
     monkeypatch.delenv("WORLD_SIZE")
+    with monkeypatch.context() as patch:
+        patch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+        with pytest.raises(ValueError, match="mixed_precision is bf16"):
+            TRL(ONE).train(one.policy, one.problem, rng=np.random.default_rng(0))
     with monkeypatch.context() as patch:
         patch.setenv("ACCELERATE_USE_FSDP", "true")
         with pytest.raises(ValueError, match="FSDP, but this engine's checkpoints"):

@@ -164,7 +164,9 @@ class Following(TrainerCallback):
 
     def _row(self, step: int, logs: Mapping[str, Any], law: Law) -> Row:
         told = {key.removeprefix("row/"): logs[key] for key in logs if key.startswith("row/")}
-        kl = logs["kl"] * logs["completions/mean_length"]  # a mean over tokens; ours is a sum
+        # A mean over tokens; ours is a sum. Exact where that mean is over all tokens of the step,
+        # which it is not in GRPO's several passes: these are not stopped at a KL.
+        kl = logs["kl"] * logs["completions/mean_length"]
         gap = told.pop("log_partition") - told["training_reward"] / self._beta + kl
         return {
             "step": step - 1,

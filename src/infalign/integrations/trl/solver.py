@@ -25,7 +25,7 @@ from infalign.integrations.trl.sampling import hold_to_law, prompts_for_trl
 from infalign.prompts import Prompt
 from infalign.training.descent import Descent, identifying, identity_of
 from infalign.training.measure import watched_win_rate
-from infalign.training.processes import started
+from infalign.training.processes import refuse_environment, started
 from infalign.training.solver import Callback, Problem, Solver, TrainingResult
 
 __all__ = ["TRL"]
@@ -43,6 +43,9 @@ class TRL(Solver):
     A run that was stopped goes on from its last checkpoint. The rate's warm-up starts at zero, one
     step lower than the built-in solvers'. `target_kl` undoes the update after the measurement that
     reached it, so that the policy is the measured one.
+
+    The log's `kl` is that of the step's responses. From GRPO in several passes it is a mean of
+    passes, each over its tokens, times the mean length: near it, so `target_kl` is refused there.
     """
 
     descent: Descent = dataclasses.field(default_factory=Descent)
@@ -67,7 +70,7 @@ class TRL(Solver):
 
     def check(self, policy: Any, prompts: Sequence[Prompt]) -> None:
         _require_peft(policy)
-        self._batches(len(prompts))
+        self._refuse_inexact_stop(*self._batches(len(prompts)))
         prompts_for_trl(prompts, policy.tokenizer)
 
     def train(
@@ -88,6 +91,7 @@ class TRL(Solver):
             record.put_last_weights(policy.module)
             record.finish(policy.module, record.stopped)
             return record.result()
+        self._refuse_inexact_stop(*self._batches(len(problem.prompts)))
         with _lent(policy), contextlib.ExitStack() as stack:
             home = directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             follower = Following(self, problem, record, callback, policy.module)
@@ -182,13 +186,22 @@ class TRL(Solver):
         rows, rest = divmod(prompts * self.k, processes)
         if rest:
             raise ValueError(
-                f"a step has {prompts} prompts with {self.k} responses each, which {processes} "
-                "processes cannot share evenly; change prompts_per_step, samples_per_prompt or the "
-                "number of processes."
+                f"a step has prompts_per_step = {prompts} prompts with samples_per_prompt = "
+                f"{self.k} responses each, which {processes} processes cannot share evenly; a "
+                f"product that {processes} divides is needed, or other processes."
             )
         largest = min(rows, self.prompts_per_pass * self.k)
         size = next(n for n in range(largest, 0, -1) if rows % n == 0)
         return size, rows // size
+
+    def _refuse_inexact_stop(self, rows: int, passes: int) -> None:
+        """Refuse to stop at a KL that TRL does not tell."""
+        if self.descent.target_kl is not None and self.trainer == "grpo" and passes > 1:
+            raise ValueError(
+                f"prompts_per_pass is {self.prompts_per_pass}, {passes} passes a step, and GRPO "
+                "tells the KL of each without its number of tokens; stop_at_kl needs "
+                f"{-(-rows * passes // self.k)} or more here, or trainer rloo."
+            )
 
 
 class _Asked:
@@ -259,6 +272,7 @@ def _require_whole_weights() -> None:
             "of one process; data parallel (ddp) or ZeRO-2 is needed. Or shard with TRL's own "
             "command on what `infalign export trl` writes."
         )
+    refuse_environment()
 
 
 @contextlib.contextmanager
@@ -269,6 +283,7 @@ def _lent(policy: Any) -> Iterator[None]:
     base = policy.module.get_base_model()
     config = base.config.get_text_config()
     before = base.generation_config, config.pad_token_id
+    forward = {name: value for name, value in vars(base).items() if name == "forward"}
     states = random.getstate(), np.random.get_state()
     devices = [policy.device] if policy.device.type == "cuda" else []
     try:
@@ -278,7 +293,8 @@ def _lent(policy: Any) -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         base.generation_config, config.pad_token_id = before
-        base.__dict__.pop("forward", None)  # TRL's own way to log-probabilities
+        vars(base).pop("forward", None)  # TRL's own way to log-probabilities
+        vars(base).update(forward)
         if "ref" in policy.module.peft_config:
             policy.module.delete_adapter("ref")
         policy.module.eval()
