@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 from typing import Any, Literal
 
+from infalign.integrations.decoding import Sampled
 from infalign.integrations.engine_files import Batches, refuse_sampling
 from infalign.integrations.freezing import freeze
 from infalign.pipeline.sampled import SampledStudy
@@ -14,6 +15,9 @@ from infalign.pipeline.study import Study
 __all__ = ["Engine", "export", "frozen_reward"]
 
 Engine = Literal["trl", "verl", "openrlhf"]
+
+CHECKED_PROMPTS, CHECKED_RESPONSES = 64, 8
+"""Stored responses that an engine's decoding is tried on."""
 
 
 def frozen_reward(study: Study, folder: str | Path) -> Path:
@@ -108,7 +112,7 @@ def export(
     drawn = samples or getattr(training, "samples_per_prompt", None) or 8
     per_step = prompts_per_step or training.prompts_per_step or min(32, len(train))
     batches = Batches(per_step, drawn, epochs)
-    _refuse(study, engine, batches)
+    study = _refusing(study, engine, batches)
     reward(study)
     frozen, where = frozen_reward(study, Path(folder) / "frozen"), Path(folder) / engine
     codec = study.policy.codec
@@ -123,12 +127,21 @@ def export(
         return write_trl(frozen, train, where, trainer=trainer, **asked) / f"{trainer}.yaml"
     module = importlib.import_module(f"infalign.integrations.{engine}")
     write = getattr(module, f"write_{engine}")
-    return write(frozen, train, where, context=codec.context_text, **asked) / f"{engine}.sh"
+    asked |= {"context": codec.context_text, "tokenizer": codec.tokenizer}
+    return write(frozen, train, where, sampled=_some(study), **asked) / f"{engine}.sh"
 
 
-def _refuse(study: Study, engine: Engine, batches: Batches) -> None:
-    """What can be seen before hours of sampling."""
-    sampled(study)
+def _some(study: SampledStudy) -> list[Sampled]:
+    """Stored responses by which an export sees whether an engine would read them as we did."""
+    prompts = study.prompts["train"][:CHECKED_PROMPTS]
+    k = min(CHECKED_RESPONSES, study.reference_rewards().shape[1])
+    stored = zip(prompts, study.store.responses(prompts, k), strict=True)
+    return [Sampled(p.id, r.token_ids, r.text) for p, row in stored for r in row]
+
+
+def _refusing(study: Study, engine: Engine, batches: Batches) -> SampledStudy:
+    """The study, unless something can be seen before hours of sampling that cannot work."""
+    study = sampled(study)
     batches.check(study.prompts["train"])
     names = {"trl": "TRL", "verl": "verl", "openrlhf": "OpenRLHF"}
     refuse_sampling(dataclasses.asdict(study.policy.sampling), names[engine])
@@ -136,3 +149,4 @@ def _refuse(study: Study, engine: Engine, batches: Batches) -> None:
         from infalign.integrations.trl.configs import import_trl
 
         import_trl()
+    return study
