@@ -29,9 +29,8 @@ class Words:
     """Where it notes what it was asked and who answered."""
     kill: int = 0
     """How many workers die over the fourth prompt."""
-    late: bool = False
-    """Whether the first prompt is answered after three other chunks. A worker holds two at most, so
-    the first of the three has reached the driver by then."""
+    late: str = ""
+    """A store's folder: the first prompt is answered once the driver has put something there."""
     error: Exception | None = None
     """Raised over the fourth prompt."""
     fingerprint: str = "weights-1"
@@ -46,14 +45,11 @@ class Words:
             self.fail()
         if self.late and "question 0" in prompts:
             self.wait()
-        responses = [[self.answer(rng) for _ in range(k)] for _ in prompts]
-        if self.folder:
-            (Path(self.folder) / f"answered-{time.time_ns()}-{os.getpid()}").touch()
-        return responses
+        return [[self.answer(rng) for _ in range(k)] for _ in prompts]
 
     def wait(self):
         end = time.monotonic() + 60
-        while len(list(Path(self.folder).glob("answered-*"))) < 3 and time.monotonic() < end:
+        while not list(Path(self.late).glob("rollouts/*.parquet")) and time.monotonic() < end:
             time.sleep(0.02)
 
     def fail(self):

@@ -36,7 +36,7 @@ def test_the_store_equals_the_single_process_one_row_for_row(cluster, alone, tmp
         counts.append(count)
         arrived[:] = store.index.ids
 
-    policy = Words(str(seen), late=True)
+    policy = Words(str(seen), late=str(store.path))
     rollout(policy, PROMPTS, K, store, workers=TWO, chunk=CHUNK, progress=watch)
     reward(store, Length(), PROMPTS, workers=TWO, chunk=CHUNK)
     assert store.read().equals(RolloutStore.existing(alone).read())
