@@ -205,11 +205,12 @@ def measure_continuous(bench: Bench) -> dict[str, float]:
 def measure_server(bench: Bench, folder: Path, dtype: str, k: int) -> dict[str, Any]:
     """`transformers serve` answers the same prompts, K smaller: it answers one after another."""
     with serving(folder, dtype) as server:
-        texts, seconds, processor = answers_of_server(server, bench.prompts, k, bench.tokens, STOP)
+        # As text that the server's tokenizer reads as the tokens the others are conditioned on.
+        asked = [bench.policy.codec.written(prompt) for prompt in bench.prompts]
+        texts, seconds, processor = answers_of_server(server, asked, k, bench.tokens, STOP)
     codec = bench.policy.codec
     tokens = sum(len(codec.tokenizer(text)["input_ids"]) + 1 for row in texts for text in row)
-    # Tokens are not told, so lengths are compared in characters of the text.
-    mine = bench.ours(999)
+    mine = bench.ours(999)  # tokens are not told: lengths are compared in characters
     lengths = (
         [[len(r.text.strip()) for r in row] for row in mine],
         [[len(text.strip()) for text in row] for row in texts],
@@ -243,10 +244,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--continuous", action="store_true", help="and generate_batch")
     parser.add_argument("--server-k", type=int, default=1, help="0 leaves the server out")
+    parser.add_argument("--server-only", action="store_true", help="that part of result.json anew")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("result.json"))
     chosen = parser.parse_args(arguments)
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     result: dict[str, Any] = {"settings": settings(chosen), "dtypes": {}}
+    if chosen.server_only:
+        result = json.loads(chosen.output.read_text())
     with tempfile.TemporaryDirectory() as scratch:
         folder = model_folder(chosen.smoke, Path(scratch))
         for dtype in ("float32",) if chosen.smoke else chosen.dtypes:
@@ -255,7 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             bench = Bench(folder, dtype, prompts, chosen.k, chosen.tokens, chosen.rows)
             for way in WAYS.values():  # code and caches warm
                 way(bench.few(), 0)
-            result["dtypes"][dtype] = measure(bench, chosen.repeats, list(WAYS), say)
+            if not chosen.server_only:
+                result["dtypes"][dtype] = measure(bench, chosen.repeats, list(WAYS), say)
             if chosen.continuous and dtype == "bfloat16":
                 result["dtypes"][dtype]["continuous batching"] = measure_continuous(bench)
             if chosen.server_k and not chosen.smoke:
@@ -285,8 +290,7 @@ def settings(chosen: argparse.Namespace) -> dict[str, Any]:
     packages = ("torch", "transformers", "numpy")
     return {
         "prompts": chosen.prompts, "k": chosen.k, "max_new_tokens": chosen.tokens, "stop": STOP,
-        "repeats": chosen.repeats, "rows": chosen.rows, "threads": 1,
-        "temperature": 1.0,
+        "repeats": chosen.repeats, "rows": chosen.rows, "threads": 1, "temperature": 1.0,
         "machine": platform.machine(), "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
     }  # fmt: skip
