@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from infalign.integrations.frozen import FACTS, MEANS, FrozenReward, RewardFunction, digest_of
+from infalign.integrations.frozen import MEANS, FrozenReward, RewardFunction, is_exact_stop
 
 __all__ = ["Asked", "Batches", "Export", "Row", "opened", "prepared", "reward_file", "write_folder"]
 
@@ -85,7 +85,7 @@ def opened(
         ImportError: its reward needs a package that is not installed.
     """
     frozen = FrozenReward.load(folder, reward)
-    found = digest_of(frozen.folder / FACTS)
+    found = frozen.digest
     if digest is not None and found != digest:
         raise ValueError(
             f"{frozen.folder} holds another frozen reward (digest {found[:12]}...) than the one "
@@ -219,7 +219,7 @@ from infalign.integrations.{engine} import load
 HERE = Path(__file__).resolve().parent
 {name} = load(
     os.environ.get("{FROZEN_VARIABLE}") or HERE / {json.dumps(relative)},
-    digest="{digest_of(frozen.folder / FACTS)}",{more}
+    digest="{frozen.digest}",{more}
 )
 '''.encode()
 
@@ -288,7 +288,7 @@ def refuse_sampling(sampling: Mapping[str, Any], engine: str) -> None:
                 f"reference. Sample the rollouts without {option}."
             )
     for stop in sampling["stop"]:
-        if len(stop) != 1 or not stop.isascii():
+        if not is_exact_stop(stop):
             raise ValueError(
                 f"the stored rollouts stop at {stop!r}; {engine} cannot stop at strings, so the "
                 "reward would cut the text there. That is the same law only for a single ASCII "

@@ -101,6 +101,11 @@ class FrozenReward:
         return self.facts["beta"]
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of `frozen.json`, which carries those of the other files."""
+        return digest_of(self.folder / FACTS)
+
+    @property
     def name(self) -> str:
         """The reward's name."""
         return self.facts["reward"]["name"]
@@ -257,6 +262,14 @@ def read_facts(folder: Path) -> dict[str, Any]:
             "version of infalign that wrote it, or export again."
         )
     return facts
+
+
+def is_exact_stop(stop: str) -> bool:
+    """Whether cutting a text at this stop string is the law that stopped at tokens containing it.
+
+    A longer string can be spelt by tokens of which none contains it.
+    """
+    return len(stop) == 1 and stop.isascii()
 
 
 def digest_of(file: Path) -> str:

@@ -7,11 +7,12 @@ from typing import Any, final
 
 import numpy as np
 
-from infalign.integrations.frozen import FrozenReward, RewardFunction
+from infalign.integrations.engine_files import FROZEN_VARIABLE
+from infalign.integrations.frozen import FrozenReward, RewardFunction, is_exact_stop
 
 __all__ = ["ENVIRONMENT", "CalibratedReward", "reward_of_environment"]
 
-ENVIRONMENT = "INFALIGN_FROZEN"
+ENVIRONMENT = FROZEN_VARIABLE
 """The environment variable that names the frozen reward's folder for the `trl` command line."""
 
 
@@ -117,7 +118,7 @@ def text_of(completion: Any) -> str:
 
 def _refuse_long_stops(frozen: FrozenReward) -> None:
     for stop in frozen.facts["sampling"]["stop"]:
-        if len(stop) != 1 or not stop.isascii():
+        if not is_exact_stop(stop):
             raise ValueError(
                 f"the stored rollouts stop at {stop!r}; one ASCII character is needed where TRL "
                 "passes texts: a longer string can be spelt by tokens of which none contains it, "
