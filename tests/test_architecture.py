@@ -21,7 +21,7 @@ STAIRCASE = {  # room: the rooms of ours it may import
     "rewards": {"assets", "policies", "prompts", "protocols"},
     "rollouts": {"prompts", "protocols"},
     "training": {"policies", "prompts", "protocols", "quantile", "rollouts"},
-    "decoding": {"prompts", "protocols", "quantile", "rollouts"},
+    "decoding": {"policies", "prompts", "protocols", "quantile", "rollouts"},
     "evaluation": {"decoding", "prompts", "protocols", "quantile", "rollouts", "training"},
     "planner": {"quantile"},
     "report": {"evaluation", "planner", "quantile"},

@@ -1,7 +1,9 @@
 """The contracts that cross rooms, on one page: Sampler, Policy, Reward.
 
 Each stage asks for the weakest contract that does its job: collecting rollouts needs a
-:class:`Sampler`, measuring KL needs a :class:`Policy`, calibrating needs a :class:`Reward`.
+:class:`Sampler`, measuring KL needs a :class:`Policy`, calibrating needs a :class:`Reward`. At
+inference some procedures ask for more: to go on from the beginning of a response
+(:class:`Continuer`), or for next-token laws (:class:`LogitPolicy`).
 They are structural: anything with the right methods fits, nothing has to be inherited.
 """
 
@@ -12,7 +14,16 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["Policy", "Response", "Reward", "Sampler", "Sampling"]
+__all__ = [
+    "Continuer",
+    "LogitPolicy",
+    "Policy",
+    "Response",
+    "Reward",
+    "Sampler",
+    "Sampling",
+    "TokenStream",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +62,8 @@ class Response:
     """Sampled tokens, the terminating one included; empty where a sampler has no tokens."""
     log_prob: float = float("nan")
     """Summed over all of `token_ids`, under the sampling law. Nats."""
-    finish_reason: Literal["stop", "length"] = "stop"
-    """`length`: cut off by `max_new_tokens`."""
+    finish_reason: Literal["stop", "length", "limit"] = "stop"
+    """`length`: cut off by `max_new_tokens`; `limit`: a beginning, which can be continued."""
 
 
 @runtime_checkable
@@ -89,6 +100,80 @@ class Policy(Sampler, Protocol):
         self, prompts: Sequence[str], responses: Sequence[Sequence[Response]]
     ) -> Float[np.ndarray, "P K"]:
         """log π(y|x) under the sampling law, end-of-sequence included. Nats."""
+        ...
+
+
+@runtime_checkable
+class Continuer(Sampler, Protocol):
+    """A sampler that goes on from the beginning of a response."""
+
+    def continue_from(
+        self,
+        prompts: Sequence[str],
+        beginnings: Sequence[Sequence[int]],
+        k: int,
+        rng: np.random.Generator,
+        *,
+        limit: int | None = None,
+    ) -> list[list[Response]]:
+        """K independent responses that begin so, to each of M pairs of a prompt and a beginning.
+
+        An empty beginning is what :meth:`sample` does. `max_new_tokens` caps the whole response.
+
+        Args:
+            prompts: M.
+            beginnings: M sequences of token ids, of responses that have not ended.
+            k: responses drawn for each.
+            rng: of the draws.
+            limit: new tokens at most; what it cuts has the finish reason `limit`. None: none.
+
+        Returns:
+            Whole responses, the beginning included; their `log_prob` is that of the new tokens.
+
+        Raises:
+            ValueError: a beginning that has ended or leaves no room.
+        """
+        ...
+
+
+@runtime_checkable
+class TokenStream(Protocol):
+    """R responses being written side by side, token by token."""
+
+    def log_law(self) -> Float[np.ndarray, "R V"]:
+        """log π(·|x, y) of each row's next token, under the sampling law. Nats, normalised."""
+        ...
+
+    def extend(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
+        """Row r becomes what row `rows[r]` was, with `tokens[r]` appended.
+
+        Rows may be dropped, reordered and repeated, as beams are.
+        """
+        ...
+
+
+@runtime_checkable
+class LogitPolicy(Policy, Protocol):
+    """A policy whose next-token laws can be read."""
+
+    @property
+    def vocabulary(self) -> str:
+        """Hash of what each token id means: policies can be combined where it is the same."""
+        ...
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a response."""
+        ...
+
+    def stream(
+        self, prompts: Sequence[str], beginnings: Sequence[Sequence[int]] | None = None
+    ) -> TokenStream:
+        """Start writing a response to each of R prompts, after its beginning if there is one."""
+        ...
+
+    def response(self, token_ids: Sequence[int], log_prob: float) -> Response:
+        """A response from its tokens, the terminating one included."""
         ...
 
 

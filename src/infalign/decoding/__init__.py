@@ -1,8 +1,33 @@
 """Running a procedure on text, and what it cost.
 
-The same procedure object that predicts a win rate on [0,1] picks here among sampled texts.
+The same procedure object that predicts a win rate on [0,1] picks here among sampled texts; what
+needs to look inside a response is a :class:`TextProcedure`.
 """
 
-from infalign.decoding.decode import Budget, Decoded, budget_of, decode, decode_stored
+from infalign.decoding.decode import decode, decode_stored, on_text
+from infalign.decoding.selection import Selection
+from infalign.decoding.text_procedure import (
+    Budget,
+    Decoded,
+    Draw,
+    Score,
+    Scored,
+    Steps,
+    TextProcedure,
+    budget_of,
+)
 
-__all__ = ["Budget", "Decoded", "budget_of", "decode", "decode_stored"]
+__all__ = [
+    "Budget",
+    "Decoded",
+    "Draw",
+    "Score",
+    "Scored",
+    "Selection",
+    "Steps",
+    "TextProcedure",
+    "budget_of",
+    "decode",
+    "decode_stored",
+    "on_text",
+]

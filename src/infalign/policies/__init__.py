@@ -1,6 +1,7 @@
 """Things that answer prompts: exact tables, and causal language models with an adapter.
 
-:class:`TabularPolicy` is the ground truth: finitely many responses, everything exact.
+:class:`TabularPolicy` is the ground truth: finitely many responses, everything exact;
+:class:`TabularLM` the same token by token.
 :class:`CausalLM` is a Hugging Face model; :class:`ChoiceLM` restricts one to answers of a single
 token, where a real language model becomes enumerable too. :class:`OpenAIServer` asks a server and
 :class:`VLLM` runs an engine in this process: both only sample. Importing this package loads no
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from infalign.policies.scoring import Scores
     from infalign.policies.softmax_table import SoftmaxTable
     from infalign.policies.tabular import TabularPolicy
+    from infalign.policies.tabular_lm import TabularLM
     from infalign.policies.vllm import VLLM
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "OpenAIServer",
     "Scores",
     "SoftmaxTable",
+    "TabularLM",
     "TabularPolicy",
 ]
 
@@ -38,6 +41,7 @@ _ROOMS = {
     "OpenAIServer": "openai_server",
     "Scores": "scoring",
     "SoftmaxTable": "softmax_table",
+    "TabularLM": "tabular_lm",
     "TabularPolicy": "tabular",
     "VLLM": "vllm",
 }
