@@ -25,6 +25,7 @@ STAIRCASE = {  # room: the rooms of ours it may import
     "evaluation": {"decoding", "prompts", "protocols", "quantile", "rollouts", "training"},
     "planner": {"quantile"},
     "report": {"evaluation", "planner", "quantile"},
+    "serving": {"decoding", "policies", "prompts", "protocols", "quantile", "rewards"},
     "integrations": {
         *("policies", "prompts", "protocols", "quantile", "rewards", "rollouts", "training"),
     },
