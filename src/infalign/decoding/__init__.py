@@ -5,6 +5,7 @@ needs to look inside a response is a :class:`TextProcedure`.
 """
 
 from infalign.decoding.decode import decode, decode_stored, on_text
+from infalign.decoding.names import text_procedure_from_name
 from infalign.decoding.selection import Selection
 from infalign.decoding.text_procedure import (
     Budget,
@@ -30,4 +31,5 @@ __all__ = [
     "decode",
     "decode_stored",
     "on_text",
+    "text_procedure_from_name",
 ]

@@ -25,8 +25,11 @@ from infalign.quantile.transforms import Exponential, Log, Transform
 from infalign.quantile.transforms import Identity as IdentityTransform
 
 __all__ = [
+    "PROCEDURE_MAKERS",
     "PROCEDURE_NAMES",
     "TRANSFORM_NAMES",
+    "member_from_name",
+    "member_settings",
     "procedure_from_name",
     "transform_from_name",
 ]
@@ -69,6 +72,8 @@ _PROCEDURES: dict[str, Callable[..., Procedure]] = {
 }
 TRANSFORM_NAMES = tuple(_TRANSFORMS)
 """Names `transform_from_name` knows."""
+PROCEDURE_MAKERS: Mapping[str, Callable[..., Procedure]] = _PROCEDURES
+"""Name → what makes the procedure of its settings."""
 PROCEDURE_NAMES = tuple(_PROCEDURES)
 """Names `procedure_from_name` knows."""
 
@@ -115,52 +120,81 @@ def procedure_from_name(name: str, **settings: Any) -> Procedure:
         >>> procedure_from_name("rewind-and-repeat(0.9, at_most=8)").name
         'rewind(0.9, 8)'
     """
-    name, bracketed = _unbracketed(name)
-    name = name.strip().lower().replace("-", "_")
+    return member_from_name("procedure", _PROCEDURES, name, settings)
+
+
+def member_from_name(
+    family: str,
+    members: Mapping[str, Callable[..., Member]],
+    name: str,
+    settings: Mapping[str, Any],
+) -> Member:
+    """The member of a family, from a name as people write it, settings in brackets or not.
+
+    Args:
+        family: what a message calls it.
+        members: name → maker; a maker's parameters are the settings.
+        name: see :func:`procedure_from_name`.
+        settings: given otherwise; those in brackets come on top.
+
+    Raises:
+        ValueError: on an unknown name or setting, with the nearest right one.
+    """
+    name, bracketed = _unbracketed(family, name)
+    name, settings = name.strip().lower().replace("-", "_"), dict(settings)
     stem, _, count = name.rpartition("_")
     if stem and count.isdigit():
-        name, settings = f"{stem}_n", {**settings, "n": int(count)}
-    if bracketed and name in _PROCEDURES:
-        settings = _settled(name, bracketed, settings)
-        _refuse_too_few(name, settings)
-    return _member("procedure", _PROCEDURES, name, settings)
+        name = stem if stem in members else f"{stem}_n"
+        settings["n"] = int(count)
+    if bracketed and name in members:
+        settings = _settled(name, members[name], bracketed, settings)
+        _refuse_too_few(name, members[name], settings)
+    return _member(family, members, name, settings)
 
 
-def _unbracketed(name: str) -> tuple[str, list[str]]:
+def member_settings(make: Callable[..., Any]) -> list[str]:
+    """Settings a user may give a maker; a label is for tables."""
+    return _public(inspect.signature(make).parameters)
+
+
+def _unbracketed(family: str, name: str) -> tuple[str, list[str]]:
     """``best_of_poisson(4)`` → its name, and what stands in the brackets."""
     found = re.fullmatch(r"\s*([^()]*?)\s*(?:\((.*)\))?\s*", name)
     if found is None:
         raise ValueError(
-            f"Procedure {name!r} came; a name with settings in brackets is read, such as "
-            "rewind_and_repeat(0.9, 8)."
+            f"{family.capitalize()} {name!r} came; a name with settings in brackets is read, such "
+            "as rewind_and_repeat(0.9, 8)."
         )
     return found[1], [part for part in (found[2] or "").split(",") if part.strip()]
 
 
-def _settled(name: str, bracketed: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+def _settled(
+    name: str,
+    make: Callable[..., Any],
+    bracketed: list[str],
+    settings: dict[str, Any],
+) -> dict[str, Any]:
     """Settings in brackets beside those given otherwise."""
-    parameters = list(inspect.signature(_PROCEDURES[name]).parameters)
-    settings, free = dict(settings), [p for p in parameters if p not in settings]
+    parameters = inspect.signature(make).parameters
+    free = [p for p in parameters if p not in settings]
     places = [part for part in bracketed if "=" not in part]
     if free[:1] == ["probabilities"] and places:
-        settings["probabilities"] = tuple(_number(part, name) for part in places)
+        settings["probabilities"] = tuple(_value(part, name, None) for part in places)
         places = []
     if len(places) > len(free):
         raise ValueError(
             f"{len(places)} settings in brackets came for {name}; it takes "
             f"{', '.join(p for p in free if p != 'label') or 'none'}."
         )
-    settings.update((key, _number(part, name)) for key, part in zip(free, places, strict=False))
-    for part in bracketed:
-        key, equals, value = part.partition("=")
-        if equals:
-            settings[key.strip()] = _number(value, name)
+    named = [part.partition("=") for part in bracketed if "=" in part]
+    given = [*zip(free, places, strict=False), *((key.strip(), text) for key, _, text in named)]
+    settings.update((key, _value(text, name, parameters.get(key))) for key, text in given)
     return settings
 
 
-def _refuse_too_few(name: str, settings: dict[str, Any]) -> None:
+def _refuse_too_few(name: str, make: Callable[..., Any], settings: dict[str, Any]) -> None:
     """Settings by place begin with n; without it the others stand in the wrong places."""
-    parameters = inspect.signature(_PROCEDURES[name]).parameters
+    parameters = inspect.signature(make).parameters
     missing = [k for k, p in parameters.items() if p.default is p.empty and k not in settings]
     if missing:
         example = f", or the n in the name: {name[:-1]}4(...)" if name.endswith("_of_n") else ""
@@ -175,12 +209,14 @@ def _public(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
     return [name for name in parameters if name != "label"]
 
 
-def _number(text: str, name: str) -> float | int | str:
+def _value(text: str, name: str, parameter: inspect.Parameter | None) -> float | int | str:
+    """A number, or a word where the setting takes words: which, the member itself knows."""
     text = text.strip()
     try:
         return int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
     except ValueError:
-        if text in {"best", "worst", "median"}:
+        takes = "" if parameter is None else str(parameter.annotation)
+        if "str" in takes or "Literal" in takes:
             return text
         raise ValueError(f"{text!r} came as a setting of {name}; a number is needed.") from None
 

@@ -90,7 +90,7 @@ class RankProcedure(Procedure):
 
 def refuse_n(n: int, what: str) -> None:
     """Raise ValueError unless n is a number of candidates."""
-    if not (np.isfinite(n) and n == int(n) and n >= 1):
+    if isinstance(n, bool) or not (np.isfinite(n) and n == int(n) and n >= 1):
         raise ValueError(f"n is {n} in {what}; the number of candidates is an integer ≥ 1.")
     if n > LARGEST_N:
         raise ValueError(
