@@ -3,7 +3,8 @@
 Each stage asks for the weakest contract that does its job: collecting rollouts needs a
 :class:`Sampler`, measuring KL needs a :class:`Policy`, calibrating needs a :class:`Reward`. At
 inference some procedures ask for more: to go on from the beginning of a response
-(:class:`Continuer`), or for next-token laws (:class:`LogitPolicy`).
+(:class:`Continuer`), to fill gaps in one (:class:`Redrawer`), or for next-token laws
+(:class:`LogitPolicy`).
 They are structural: anything with the right methods fits, nothing has to be inherited.
 """
 
@@ -18,6 +19,7 @@ __all__ = [
     "Continuer",
     "LogitPolicy",
     "Policy",
+    "Redrawer",
     "Response",
     "Reward",
     "Sampler",
@@ -132,6 +134,34 @@ class Continuer(Sampler, Protocol):
 
         Raises:
             ValueError: a beginning that has ended or leaves no room.
+        """
+        ...
+
+
+@runtime_checkable
+class Redrawer(Sampler, Protocol):
+    """A sampler that fills gaps in a response, as masked models do."""
+
+    def redraw(
+        self,
+        prompts: Sequence[str],
+        erased: Sequence[Sequence[int | None]],
+        k: int,
+        rng: np.random.Generator,
+    ) -> list[list[Response]]:
+        """K independent fillings of each of M responses with gaps.
+
+        Args:
+            prompts: M.
+            erased: M sequences of token ids, None at each site that is to be drawn given the rest.
+            k: fillings drawn for each.
+            rng: of the draws.
+
+        Returns:
+            Whole responses, what was kept included; their `log_prob` is that of the new tokens.
+
+        Raises:
+            ValueError: a sequence of another length than the sampler's, or an unknown token.
         """
         ...
 

@@ -9,13 +9,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
+from jaxtyping import Float
 
-from infalign.decoding.text_procedure import Decoded, Draw, Score, Scored, Steps, TextProcedure
+from infalign.decoding.text_procedure import (
+    Decoded,
+    Draw,
+    Ranks,
+    Score,
+    Scored,
+    Steps,
+    TextProcedure,
+)
 from infalign.prompts import Prompt
-from infalign.protocols import Continuer, Reward, Sampler
-from infalign.quantile.calibration import Calibration
+from infalign.protocols import Continuer, Redrawer, Response, Reward, Sampler
+from infalign.quantile.calibration import Calibration, EmpiricalCalibration
+from infalign.quantile.ranks import quantiles
 
-__all__ = ["answer_all", "check_procedure_fits"]
+__all__ = ["answer_all", "check_procedure_fits", "judged"]
 
 Progress = Callable[[int, int], None]
 """Called with the number of answers there are, and of those wanted."""
@@ -31,7 +41,7 @@ def check_procedure_fits(
 
     Raises:
         ValueError: no reward or no calibration where one is needed.
-        TypeError: a policy that cannot go on from the beginning of a response.
+        TypeError: a policy that cannot go on from the beginning of a response, or fill gaps.
     """
     if reward is None and procedure.needs_reward:
         raise ValueError(
@@ -49,6 +59,13 @@ def check_procedure_fits(
             f"({type(policy).__name__}) cannot: it has no continue_from. Use a local model, or a "
             "server that speaks token ids (vLLM, SGLang)."
         )
+    if procedure.needs_gaps and not isinstance(policy, Redrawer):
+        raise TypeError(
+            f"{procedure.name} fills gaps in a response, and {policy.name} "
+            f"({type(policy).__name__}) cannot: it has no redraw. Use a masked model (MaskedLM), "
+            "or a procedure that goes on from beginnings."
+        )
+    procedure.check(policy, reward)
 
 
 def answer_all(
@@ -103,21 +120,36 @@ def _drawn(
     rng: np.random.Generator,
 ) -> dict[int, Any]:
     """Every draw served; those of the same k and limit in one call."""
-    kinds: dict[tuple[bool, int, int | None], list[tuple[int, Draw]]] = {}
+    kinds: dict[tuple[bool, bool, int, int | None], list[tuple[int, Draw]]] = {}
     for place, wish in wishes.items():
         if isinstance(wish, Draw):
-            kinds.setdefault((wish.is_whole, wish.k, wish.limit), []).append((place, wish))
+            kind = (wish.is_whole, bool(wish.erased), wish.k, wish.limit)
+            kinds.setdefault(kind, []).append((place, wish))
     replies: dict[int, Any] = {}
-    for (is_whole, k, limit), asked in kinds.items():
-        texts = [prompts[place].text for place, wish in asked for _ in wish.beginnings]
-        if is_whole:
-            drawn = policy.sample(texts, k, rng)
-        else:
-            begun = [beginning for _, wish in asked for beginning in wish.beginnings]
-            drawn = cast(Continuer, policy).continue_from(texts, begun, k, rng, limit=limit)
-        rows = iter(drawn)
-        replies |= {place: [next(rows) for _ in wish.beginnings] for place, wish in asked}
+    for asked in kinds.values():
+        texts = [prompts[place].text for place, wish in asked for _ in _rows(wish)]
+        rows = iter(_served(policy, texts, [wish for _, wish in asked], rng))
+        replies |= {place: [next(rows) for _ in _rows(wish)] for place, wish in asked}
     return replies
+
+
+def _rows(wish: Draw) -> Sequence[Sequence[int | None]]:
+    """What a draw is asked for, one by one."""
+    return wish.erased or wish.beginnings
+
+
+def _served(
+    policy: Sampler, texts: list[str], wishes: list[Draw], rng: np.random.Generator
+) -> list[list[Response]]:
+    """One call of the policy for wishes of the same kind."""
+    first = wishes[0]
+    if first.is_whole:
+        return policy.sample(texts, first.k, rng)
+    if first.erased:
+        gaps = [row for wish in wishes for row in wish.erased]
+        return cast(Redrawer, policy).redraw(texts, gaps, first.k, rng)
+    begun = [row for wish in wishes for row in wish.beginnings]
+    return cast(Continuer, policy).continue_from(texts, begun, first.k, rng, limit=first.limit)
 
 
 def _scored(
@@ -143,13 +175,30 @@ def _scored(
                 f"{size} candidates; one number per candidate is needed to choose among them."
             )
         ids = [prompts[place].id for place, _ in asked]
-        quantiles = [None] * len(asked) if calibration is None else _of(calibration, ids, rewards)
-        for (place, _), row, u in zip(asked, rewards, quantiles, strict=True):
-            replies[place] = Scored(row, u)
+        for (place, _), scored in zip(asked, judged(calibration, ids, rewards), strict=True):
+            replies[place] = scored
     return replies
 
 
-def _of(calibration: Calibration, ids: list[str], rewards: np.ndarray) -> np.ndarray:
-    """Quantiles of finite rewards; NaN of others."""
+def judged(
+    calibration: Calibration | None, ids: Sequence[str], rewards: Float[np.ndarray, "P K"]
+) -> list[Scored]:
+    """Rewards with their quantiles and, where the calibration has them, ranks.
+
+    Args:
+        calibration: under the reference; None: rewards only.
+        ids: of P prompts.
+        rewards: of K texts to each; those that are not finite get the quantile NaN.
+    """
+    if calibration is None:
+        return [Scored(row) for row in rewards]
     is_finite = np.isfinite(rewards)
-    return np.where(is_finite, calibration(ids, np.where(is_finite, rewards, 0.0)), np.nan)
+    known = np.where(is_finite, rewards, 0.0)
+    if not isinstance(calibration, EmpiricalCalibration):
+        u = np.where(is_finite, calibration(ids, known), np.nan)
+        return [Scored(*both) for both in zip(rewards, u, strict=True)]
+    below, ties = calibration.ranks(ids, known)
+    u = np.where(is_finite, quantiles(below, ties, calibration.k), np.nan)
+    below, ties = np.where(is_finite, below, -1), np.where(is_finite, ties, -1)
+    ranks = [Ranks(*both, calibration.k) for both in zip(below, ties, strict=True)]
+    return [Scored(*all_) for all_ in zip(rewards, u, ranks, strict=True)]

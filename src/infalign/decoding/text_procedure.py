@@ -14,17 +14,30 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from infalign.prompts import Prompt
-from infalign.protocols import Response
+from infalign.protocols import Response, Reward, Sampler
 
-__all__ = ["Budget", "Decoded", "Draw", "Score", "Scored", "Steps", "TextProcedure", "budget_of"]
+__all__ = [
+    "Budget",
+    "Decoded",
+    "Draw",
+    "Ranks",
+    "Score",
+    "Scored",
+    "Steps",
+    "TextProcedure",
+    "budget_of",
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """Ask the policy for responses. Sent back: for each beginning a list of k responses."""
+    """Ask the policy for responses. Sent back: for each beginning a list of k responses.
+
+    Where responses with gaps are given instead, for each of them a list of k fillings.
+    """
 
     k: int = 1
     """Responses to each beginning. ≥ 1."""
@@ -32,11 +45,13 @@ class Draw:
     """Token ids the responses begin with; needs a :class:`.Continuer` unless all are empty."""
     limit: int | None = None
     """New tokens at most; None: to the end. Needs a :class:`.Continuer`."""
+    erased: tuple[tuple[int | None, ...], ...] = ()
+    """In place of beginnings: responses with gaps, None at each; needs a :class:`.Redrawer`."""
 
     @property
     def is_whole(self) -> bool:
         """Whether any :class:`.Sampler` can serve it: whole responses from the start."""
-        return self.limit is None and not any(self.beginnings)
+        return self.limit is None and not self.erased and not any(self.beginnings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +63,18 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ranks:
+    """Where rewards stand among k reference rewards; −1, −1 where the reward is not finite."""
+
+    below: Int[np.ndarray, "K"]
+    """Reference rewards below."""
+    ties: Int[np.ndarray, "K"]
+    """Reference rewards equal."""
+    k: int
+    """Reference rewards compared with."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Scored:
     """What the reward says."""
 
@@ -55,6 +82,8 @@ class Scored:
     """In the reward's unit. A number that is not finite is the procedure's to deal with."""
     quantiles: Float[np.ndarray, "K"] | None = None
     """Under the reference, where a calibration was given; NaN where the reward is not finite."""
+    ranks: Ranks | None = None
+    """Among the reference rewards, where the calibration has them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +172,18 @@ class TextProcedure(ABC):
     def needs_beginnings(self) -> bool:
         """Whether it goes on from the beginning of a response: the policy must, too."""
         return False
+
+    @property
+    def needs_gaps(self) -> bool:
+        """Whether it asks for gaps in a response to be filled: the policy must, too."""
+        return False
+
+    def check(self, policy: Sampler, reward: Reward | None) -> None:
+        """Refuse, or warn of, a policy and a reward that do not go together under this procedure.
+
+        Called once, before anything is sampled. By default there is nothing to say.
+        """
+        del policy, reward
 
 
 def budget_of(decoded: Sequence[Decoded]) -> Budget:
