@@ -12,7 +12,7 @@ On a busy machine set ``OMP_WAIT_POLICY=passive`` (idle threads then sleep inste
 import contextlib
 import copy
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,11 +21,12 @@ import torch
 from jaxtyping import Float
 
 from infalign.policies import loading
-from infalign.policies.generation import generate_in_batches
+from infalign.policies.continuing import Writer
 from infalign.policies.loading import DType, LoRA
 from infalign.policies.scoring import (
     Scores,
     check_shape,
+    checked_starts,
     hidden_states,
     in_chunks,
     masks_work,
@@ -38,9 +39,10 @@ from infalign.protocols import Response, Sampling
 __all__ = ["CausalLM", "Scores"]
 
 Responses = Sequence[Sequence[Response]]
+Starts = Sequence[Sequence[int]] | None
 
 
-class CausalLM:
+class CausalLM(Writer):
     """A causal language model that answers prompts and can be trained through an adapter.
 
     Args:
@@ -165,37 +167,23 @@ class CausalLM:
             list(messages), tokenize=False, add_generation_prompt=True
         )
 
-    def sample(
-        self, prompts: Sequence[str], k: int, rng: np.random.Generator
-    ) -> list[list[Response]]:
-        """K independent responses to each of P prompts.
-
-        Raises:
-            ValueError: K < 1, or a prompt that leaves no room in the context window.
-        """
-        if k < 1:
-            raise ValueError(f"k is {k}; at least one response per prompt must be asked for.")
-        contexts = self.contexts(prompts)
-        uniforms = rng.random((len(prompts), k, self.sampling.max_new_tokens))
-        is_stop = torch.zeros(len(self.head.weight), dtype=torch.bool)
-        is_stop[sorted(self.codec.stop_ids)] = True
-        model = (self.body, self.head)
-        law = (self.sampling.temperature, is_stop.to(self.device))
-        with self._idle_adapter_off():
-            answers = generate_in_batches(*model, contexts, uniforms, *law, self._rows)
-        return [[self.codec.response(*answer) for answer in row] for row in answers]
-
     def differentiable_log_prob(
-        self, prompts: Sequence[str], responses: Responses
+        self, prompts: Sequence[str], responses: Responses, starts: Starts = None
     ) -> Float[torch.Tensor, "P K"]:
         """log π(y|x) with gradient to the adapter. Nats, float64.
 
         Beginnings shared by the responses of a prompt, and by prompts, are computed once.
 
+        Args:
+            prompts: P.
+            responses: P lists of K.
+            starts: "P K", 0 to |y|: log π(y_≥start | x, y_<start) instead, for responses that
+                begin with what something else wrote. None: 0.
+
         Raises:
-            ValueError: a response without tokens, or one this sampling law cannot produce.
+            ValueError: a response this sampling law cannot produce, or a start outside one.
         """
-        return self._score(prompts, responses, with_reference=False).log_prob
+        return self._score(prompts, responses, starts, with_reference=False).log_prob
 
     def differentiable_scores(self, prompts: Sequence[str], responses: Responses) -> Scores:
         """log π, log π_ref and the Rao–Blackwellised KL in one go; the reference pass is extra."""
@@ -239,6 +227,10 @@ class CausalLM:
         self._require_adapter()
         loading.load_adapter(self.module, Path(folder))
 
+    def weights(self) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+        """Opens blocks within which the body is, at the least cost, policy or reference, as now."""
+        return self.reference if self._on_reference else self._idle_adapter_off
+
     def _idle_adapter_off(self) -> contextlib.AbstractContextManager[Any]:
         """An adapter that does nothing yet would cost a fifth of the time of sampling."""
         if not self._has_adapter or self._on_reference or not loading.is_idle(self.module):
@@ -272,23 +264,32 @@ class CausalLM:
         return self.codec.contexts(prompts, self.sampling.max_new_tokens, window)
 
     def pack(
-        self, contexts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
+        self,
+        contexts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[int]],
+        starts: Sequence[int] | None = None,
     ) -> PackedRows:
         """Token sequences in few rows, beginnings shared where this architecture allows it."""
         if self._packs is None:
             self._packs = masks_work(self.body, self.device)
         longest = max(map(len, contexts)) + max(map(len, responses))
         share = self._packs and longest <= loading.attention_window(self._model)
-        return pack(contexts, responses, self.row_tokens, share)
+        return pack(contexts, responses, self.row_tokens, share, starts)
 
     def _score(
-        self, prompts: Sequence[str], responses: Responses, *, with_reference: bool
+        self,
+        prompts: Sequence[str],
+        responses: Responses,
+        starts: Starts = None,
+        *,
+        with_reference: bool,
     ) -> Scores:
         shape = check_shape(prompts, responses)
         contexts = self.contexts(prompts)
         ids = self.codec.checked(responses, self.sampling.max_new_tokens)
         repeated = [context for context in contexts for _ in range(shape[1])]
-        packed = self.pack(repeated, ids)
+        from_ = None if starts is None else checked_starts(starts, responses)
+        packed = self.pack(repeated, ids, from_)
         hidden = hidden_states(self.body, packed, self.device)
         other = None
         if with_reference:

@@ -38,16 +38,18 @@ def generate_in_batches(
     temperature: float,
     is_stop: torch.Tensor,
     rows: int,
+    caps: Sequence[int] | None = None,
 ) -> list[list[tuple[list[int], float]]]:
     """At most `rows` samples side by side, from the full vocabulary: P lists of K (tokens, nats).
 
     Each sample's uniform numbers are its own, so batching changes it by rounding only. Where the
-    architecture allows it, finished rows are refilled at once; see `refill`.
+    architecture allows it, finished rows are refilled at once; see `refill`. `caps` are tokens each
+    sample of a prompt may have, where they are fewer than the uniform numbers.
     """
     numbers = torch.from_numpy(uniforms).to(is_stop.device)
-    found = generate_refilled(body, head, contexts, numbers, temperature, is_stop, rows)
+    found = generate_refilled(body, head, contexts, numbers, temperature, is_stop, rows, caps)
     if found is None:
-        return generate_chunks(body, head, contexts, uniforms, temperature, is_stop, rows)
+        return generate_chunks(body, head, contexts, uniforms, temperature, is_stop, rows, caps)
     answers, samples = list(zip(*found, strict=True)), uniforms.shape[1]
     return [answers[i * samples : (i + 1) * samples] for i in range(len(contexts))]
 
@@ -60,6 +62,7 @@ def generate_chunks(
     temperature: float,
     is_stop: torch.Tensor,
     rows: int,
+    caps: Sequence[int] | None = None,
 ) -> list[list[tuple[list[int], float]]]:
     """The same for caches whose rows cannot be refilled: one chunk of rows after another.
 
@@ -74,7 +77,8 @@ def generate_chunks(
         for first in range(0, samples, rows):
             part = uniforms[chunk, first : first + rows]
             prompts = [contexts[i] for i in chunk]
-            ids, log_probs = generate(body, head, prompts, part, temperature, is_stop)
+            each = None if caps is None else [caps[i] for i in chunk]
+            ids, log_probs = generate(body, head, prompts, part, temperature, is_stop, each)
             for row, answer in enumerate(zip(ids, log_probs.tolist(), strict=True)):
                 answers[chunk[row // part.shape[1]]].append(answer)
     return answers
@@ -88,6 +92,7 @@ def generate(
     uniforms: np.ndarray,
     temperature: float,
     is_stop: torch.Tensor,
+    caps: Sequence[int] | None = None,
 ) -> tuple[list[list[int]], np.ndarray]:
     """K responses to each prompt, from the full vocabulary.
 
@@ -97,6 +102,7 @@ def generate(
         prompts: P token sequences, with P K T `uniforms` in [0, 1); T caps the length.
         temperature: divides the logits.
         is_stop: V, True for tokens that end a response.
+        caps: P, tokens each sample of a prompt may have, at most T; T by default.
 
     Returns:
         P·K token sequences, the terminating token included, and their log-probabilities in nats.
@@ -108,7 +114,9 @@ def generate(
     tokens, total, numbers = tokens.flatten(), total.flatten(), numbers.flatten(0, 1)
     written = torch.full((len(tokens), length), -1, device=is_stop.device)
     written[:, 0] = tokens
-    rows = _repeat(cache, mask, samples, ~is_stop[tokens])
+    most = torch.tensor([length] * len(prompts) if caps is None else caps, device=is_stop.device)
+    most = most.repeat_interleave(samples)
+    rows = _repeat(cache, mask, samples, ~is_stop[tokens] & (most > 1))
     for step in range(1, length):
         if not rows.active.any():
             break
@@ -119,7 +127,7 @@ def generate(
         writing = rows.owner[rows.active]
         written[writing, step] = tokens[rows.active]
         total[writing] += gained[rows.active, 0]
-        rows.active &= ~is_stop[tokens]
+        rows.active &= ~is_stop[tokens] & (most[rows.owner] > step + 1)
     return [[token for token in row if token >= 0] for row in written.tolist()], total.cpu().numpy()
 
 

@@ -43,6 +43,7 @@ class _Job:
         numbers: P K T uniform numbers.
         temperature: divides the logits.
         is_stop: V, True for tokens that end a response.
+        caps: P, tokens each sample of a prompt may have; T by default.
     """
 
     def __init__(
@@ -52,12 +53,15 @@ class _Job:
         numbers: torch.Tensor,
         temperature: float,
         is_stop: torch.Tensor,
+        caps: Sequence[int] | None = None,
     ) -> None:
         self.body, self.head, self.temperature, self.is_stop = body, head, temperature, is_stop
         self.per_prompt = numbers.shape[1]
         self.numbers = numbers.flatten(0, 1)
         count, self.longest = self.numbers.shape
         device = numbers.device
+        each = [self.longest] * len(numbers) if caps is None else list(caps)
+        self.caps = torch.tensor(each, device=device).repeat_interleave(self.per_prompt)
         self.written = torch.full((count, self.longest), _FREE, device=device)
         self.total = torch.zeros(count, dtype=torch.float64, device=device)
         self.slots: Slots | None = None
@@ -83,7 +87,7 @@ class _Job:
         owners = owners + torch.arange(self.per_prompt, device=device)
         tokens, gained = draw_next(self.head, last, self.temperature, self.numbers[owners, 0])
         self.written[owners, 0], self.total[owners] = tokens, gained
-        going = (~self.is_stop[tokens] & (self.longest > 1)).nonzero()
+        going = (~self.is_stop[tokens] & (self.caps[owners] > 1)).nonzero()
         owners, sources = owners[going[:, 0], going[:, 1]], going[:, 0]
         cache = getattr(out, "past_key_values", None)
         return _Waiting(cache, width, owners, sources, lengths[sources])
@@ -137,7 +141,7 @@ class _Job:
         self.total[owner] += gained[:, 0]
         self.count[live] += 1
         slots.positions[live] += 1
-        done = live[self.is_stop[tokens[:, 0]] | (place + 1 == self.longest)]
+        done = live[self.is_stop[tokens[:, 0]] | (place + 1 == self.caps[owner])]
         self.owner[done], slots.positions[done] = _FREE, 0
 
     def finish(self, slots: Slots) -> None:
@@ -159,6 +163,7 @@ def generate_refilled(
     temperature: float,
     is_stop: torch.Tensor,
     rows: int,
+    caps: Sequence[int] | None = None,
 ) -> tuple[list[list[int]], list[float]] | None:
     """K responses to each of P prompts, `rows` at a time, each row refilled when its response ends.
 
@@ -173,12 +178,13 @@ def generate_refilled(
         temperature: divides the logits.
         is_stop: V, True for tokens that end a response.
         rows: sequences side by side.
+        caps: P, tokens each sample of a prompt may have, at most T; T by default.
 
     Returns:
         P·K token sequences, the terminating token included, and their log-probabilities in nats;
         None where the architecture keeps a cache whose rows cannot be refilled.
     """
-    job = _Job(body, head, numbers, temperature, is_stop)
+    job = _Job(body, head, numbers, temperature, is_stop, caps)
     for prompts in _groups(contexts):
         waiting = job.read(prompts, contexts)
         if not is_refillable(waiting.cache):

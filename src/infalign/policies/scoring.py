@@ -11,7 +11,15 @@ from infalign.policies.next_token import Head, next_token_statistics
 from infalign.policies.token_tree import PackedRows, pack
 from infalign.protocols import Response
 
-__all__ = ["Scores", "check_shape", "hidden_states", "in_chunks", "masks_work", "path_scores"]
+__all__ = [
+    "Scores",
+    "check_shape",
+    "checked_starts",
+    "hidden_states",
+    "in_chunks",
+    "masks_work",
+    "path_scores",
+]
 
 _BATCH_TOKENS = 2048
 """Tokens run through the body at a time."""
@@ -47,6 +55,29 @@ def check_shape(prompts: Sequence[Any], responses: Sequence[Sequence[Any]]) -> t
             "responses; each prompt needs one list, all of the same length of at least 1."
         )
     return len(prompts), counts.pop()
+
+
+def checked_starts(
+    starts: Sequence[Sequence[int]], responses: Sequence[Sequence[Response]]
+) -> list[int]:
+    """Where scoring starts within each response, in one list.
+
+    Raises:
+        ValueError: another shape than the responses', or a start outside its response.
+    """
+    if [len(row) for row in starts] != [len(row) for row in responses]:
+        raise ValueError(
+            f"starts have rows of {[len(row) for row in starts]} and responses of "
+            f"{[len(row) for row in responses]}; each response needs one start."
+        )
+    for p, row in enumerate(starts):
+        for k, start in enumerate(row):
+            if not 0 <= start <= len(responses[p][k].token_ids):
+                raise ValueError(
+                    f"start [{p}][{k}] is {start}; its response has "
+                    f"{len(responses[p][k].token_ids)} tokens: give 0 to that."
+                )
+    return [int(start) for row in starts for start in row]
 
 
 @torch.no_grad()

@@ -69,8 +69,9 @@ class Slots:
             layer.values[rows, :, :width] = prompt.values[sources, :, :width]
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Drop all rows but these."""
-        self.positions, self.rows = self.positions[rows], self.rows[: len(rows)]
+        """Drop all rows but these, which may be repeated and in any order."""
+        self.positions = self.positions[rows]
+        self.rows = torch.arange(len(rows), device=rows.device)
         for layer in self.layers:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 

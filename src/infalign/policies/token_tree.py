@@ -62,14 +62,17 @@ class _Tree:
             node = found
         return 0
 
-    def insert(self, index: int, context: Sequence[int], response: Sequence[int]) -> None:
-        """Add one context with one response, remembered under `index`."""
+    def insert(
+        self, index: int, context: Sequence[int], response: Sequence[int], start: int = 0
+    ) -> None:
+        """Add one context with one response, predicted from `start` on, under `index`."""
         node = -1
         for token in context:
             node = self._step(node, token)
         path = []
         for place, token in enumerate(response):
-            path.append(self.edges.setdefault((node, token), len(self.edges)))
+            if place >= start:
+                path.append(self.edges.setdefault((node, token), len(self.edges)))
             if place < len(response) - 1:
                 node = self._step(node, token)
         self.paths.append((index, path))
@@ -89,6 +92,7 @@ def pack(
     responses: Sequence[Sequence[int]],
     row_tokens: int = 512,
     share: bool = True,
+    starts: Sequence[int] | None = None,
 ) -> PackedRows:
     """Pack N contexts, each with one response, into rows of about `row_tokens` nodes.
 
@@ -99,6 +103,7 @@ def pack(
             Responses to one long prompt may fill a row of twice the prompt's length: that is where
             attention, (P + s·R)² for s responses of R tokens, is least work per response.
         share: False gives each sequence a row of its own, for models that cannot be masked.
+        starts: response tokens before these places, N of them, are read and not predicted.
     """
     trees: list[_Tree] = []
     for index, (context, response) in enumerate(zip(contexts, responses, strict=True)):
@@ -107,7 +112,7 @@ def pack(
         if tree is None or not _fits(tree, read, len(context), row_tokens):
             tree = _Tree()
             trees.append(tree)
-        tree.insert(index, context, response)
+        tree.insert(index, context, response, 0 if starts is None else starts[index])
     return _flatten(trees, share)
 
 
@@ -132,7 +137,7 @@ def _flatten(trees: list[_Tree], share: bool) -> PackedRows:
         targets.append(edges[:, 1])
         for index, path in tree.paths:
             path_responses.append(np.full(len(path), index))
-            path_edges.append(np.array(path) + offset)
+            path_edges.append(np.array(path, dtype=np.int64) + offset)
         offset += len(edges)
     flat_sources = np.concatenate(sources)
     order = np.argsort(flat_sources, kind="stable")

@@ -112,14 +112,19 @@ class TextCodec:
             "server that takes token ids (vLLM, SGLang)."
         )
 
-    def response(self, ids: Sequence[int], log_prob: float) -> Response:
-        """A response from its sampled tokens, the terminating one included."""
+    def response(self, ids: Sequence[int], log_prob: float, longest: int | None = None) -> Response:
+        """A response from its sampled tokens, the terminating one included.
+
+        Without one it was cut by the length cap; or, where that is given as `longest` and not
+        reached, by a limit.
+        """
         stopped = bool(ids) and ids[-1] in self.stop_ids
+        cut = "length" if longest is None or len(ids) >= longest else "limit"
         return Response(
             text=self.text(ids),
             token_ids=tuple(ids),
             log_prob=log_prob,
-            finish_reason="stop" if stopped else "length",
+            finish_reason="stop" if stopped else cut,
         )
 
     def checked(
@@ -134,6 +139,8 @@ class TextCodec:
     def check(self, response: Response, longest: int, place: str) -> None:
         """Refuse a response that this sampling law cannot have produced.
 
+        What a limit has cut (finish reason `limit`) is a beginning, and may break off anywhere.
+
         Raises:
             ValueError: it has no tokens, more than `longest`, goes on after a token that ends a
                 response, or stops without one before the cap.
@@ -145,7 +152,8 @@ class TextCodec:
                 f"sampling law writes 1 to {longest}. Score responses sampled under the same law."
             )
         ended = [i in self.stop_ids for i in ids]
-        if any(ended[:-1]) or not (ended[-1] or len(ids) == longest):
+        may_go_on = len(ids) == longest or response.finish_reason == "limit"
+        if any(ended[:-1]) or not (ended[-1] or may_go_on):
             why = "goes on after" if any(ended[:-1]) else "breaks off without"
             raise ValueError(
                 f"response {place} ({response.text[:40]!r}) {why} a token that ends a response "

@@ -1,0 +1,176 @@
+"""What a causal language model writes: whole responses, ends of responses, or token by token.
+
+The law of a response's end is the law of the response, given its beginning: the same body, head and
+temperature, and the cap on the whole. Each response's uniform numbers are its own, so that an empty
+beginning gives what sampling gives, to the token.
+"""
+
+import abc
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from infalign.policies.causal_stream import CausalStream
+from infalign.policies.generation import generate_in_batches
+from infalign.policies.next_token import Head
+from infalign.policies.tokens import TextCodec
+from infalign.protocols import Response, Sampling
+
+__all__ = ["Writer"]
+
+
+class Writer(abc.ABC):
+    """The writing half of :class:`.CausalLM`; that brings the weights."""
+
+    name: str
+    body: Any
+    head: Head
+    codec: TextCodec
+    _rows: int
+
+    @property
+    @abc.abstractmethod
+    def sampling(self) -> Sampling:
+        """The sampling law's settings."""
+
+    @property
+    @abc.abstractmethod
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    @abc.abstractmethod
+    def contexts(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
+        """The tokens of each prompt, checked to leave room for a response."""
+
+    @abc.abstractmethod
+    def weights(self) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+        """Opens blocks within which the body is, at the least cost, policy or reference, as now."""
+
+    def sample(
+        self, prompts: Sequence[str], k: int, rng: np.random.Generator
+    ) -> list[list[Response]]:
+        """K independent responses to each of P prompts.
+
+        Raises:
+            ValueError: K < 1, or a prompt that leaves no room in the context window.
+        """
+        return self.continue_from(prompts, [()] * len(prompts), k, rng)
+
+    def continue_from(
+        self,
+        prompts: Sequence[str],
+        beginnings: Sequence[Sequence[int]],
+        k: int,
+        rng: np.random.Generator,
+        *,
+        limit: int | None = None,
+    ) -> list[list[Response]]:
+        """K independent responses that begin so, to each of M pairs of a prompt and a beginning.
+
+        Args:
+            prompts: M.
+            beginnings: M sequences of token ids, of responses that have not ended.
+            k: responses drawn for each. ≥ 1.
+            rng: of the draws; with empty beginnings and no limit they are those of :meth:`sample`.
+            limit: new tokens at most, ≥ 1; what it cuts has the finish reason `limit`. None: none.
+
+        Returns:
+            Whole responses, the beginning included; their `log_prob` is that of the new tokens.
+
+        Raises:
+            ValueError: K or limit < 1; a prompt that leaves no room in the context window; a
+                beginning that has ended, fills the length cap, or has ids this model has not.
+        """
+        _refuse_count("k", k, "at least one response per prompt must be asked for")
+        if limit is not None:
+            _refuse_count("limit", limit, "at least one new token must be allowed")
+        contexts = self.contexts(prompts)
+        begun = self._begun(prompts, beginnings)
+        longest = self.sampling.max_new_tokens
+        caps = [min(longest - len(one), limit or longest) for one in begun]
+        uniforms = rng.random((len(prompts), k, longest))[:, :, : max(caps, default=longest)]
+        read = [(*context, *one) for context, one in zip(contexts, begun, strict=True)]
+        answers = self._write(read, np.ascontiguousarray(uniforms), caps)
+        return [
+            [self.response((*one, *ids), nats) for ids, nats in row]
+            for one, row in zip(begun, answers, strict=True)
+        ]
+
+    def stream(
+        self, prompts: Sequence[str], beginnings: Sequence[Sequence[int]] | None = None
+    ) -> CausalStream:
+        """Start writing a response to each of R prompts, after its beginning if there is one.
+
+        The stream keeps to the weights of now: within :meth:`.CausalLM.reference`, the reference's.
+
+        Raises:
+            ValueError: no prompt, one that leaves no room in the context window, or a beginning
+                that has ended, fills the length cap, or has ids this model has not.
+        """
+        if not prompts:
+            raise ValueError("no prompt came; a stream needs at least one.")
+        contexts = self.contexts(prompts)
+        begun = self._begun(prompts, beginnings or [()] * len(prompts))
+        read = [(*context, *one) for context, one in zip(contexts, begun, strict=True)]
+        longest = max(map(len, contexts)) + self.sampling.max_new_tokens
+        law = (self.head, self.sampling.temperature)
+        return CausalStream(self.body, *law, read, longest, self.weights())
+
+    @functools.cached_property
+    def vocabulary(self) -> str:
+        """Hash of the text of each token id, and of how many there are."""
+        tokens = sorted((i, token) for token, i in self.codec.tokenizer.get_vocab().items())
+        return hashlib.sha256(repr((len(self.head.weight), tokens)).encode()).hexdigest()
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a response: end-of-sequence, and those containing a stop string."""
+        return self.codec.stop_ids
+
+    def response(self, token_ids: Sequence[int], log_prob: float) -> Response:
+        """A response from its tokens, the terminating one included; else it is a beginning."""
+        return self.codec.response(token_ids, log_prob, self.sampling.max_new_tokens)
+
+    def _write(
+        self, read: Sequence[tuple[int, ...]], uniforms: np.ndarray, caps: Sequence[int]
+    ) -> list[list[tuple[list[int], float]]]:
+        is_stop = torch.zeros(len(self.head.weight), dtype=torch.bool)
+        is_stop[sorted(self.stop_ids)] = True
+        model = (self.body, self.head)
+        law = (self.sampling.temperature, is_stop.to(self.device))
+        with torch.no_grad(), self.weights()():
+            return generate_in_batches(*model, read, uniforms, *law, self._rows, caps)
+
+    def _begun(
+        self, prompts: Sequence[str], beginnings: Sequence[Sequence[int]]
+    ) -> list[tuple[int, ...]]:
+        """The beginnings, each checked to be one that can be gone on from."""
+        if len(beginnings) != len(prompts):
+            raise ValueError(
+                f"{len(prompts)} prompts came with {len(beginnings)} beginnings; each prompt needs "
+                "one, which may be empty."
+            )
+        longest, known = self.sampling.max_new_tokens, range(len(self.head.weight))
+        begun = [tuple(int(token) for token in one) for one in beginnings]
+        for place, one in enumerate(begun):
+            if not self.stop_ids.isdisjoint(one) or len(one) >= longest:
+                raise ValueError(
+                    f"beginning {place} has {len(one)} tokens and has ended or fills the length "
+                    f"cap of {longest}; nothing can follow it."
+                )
+            if not all(token in known for token in one):
+                raise ValueError(
+                    f"beginning {place} has token ids up to {max(one)}; {self.name} knows those "
+                    f"below {len(known)}. Give tokens of this model's own responses."
+                )
+        return begun
+
+
+def _refuse_count(name: str, count: int, why: str) -> None:
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+        raise ValueError(f"{name} is {count!r}; {why}.")
