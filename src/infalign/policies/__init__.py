@@ -12,11 +12,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from infalign.policies.alignment import Alignment
     from infalign.policies.causal_lm import CausalLM
     from infalign.policies.choice_lm import ChoiceLM
     from infalign.policies.loading import LoRA
+    from infalign.policies.masked_table import MaskedTable
     from infalign.policies.openai_server import OpenAIServer
     from infalign.policies.scoring import Scores
+    from infalign.policies.softmax_lm import SoftmaxLM
     from infalign.policies.softmax_table import SoftmaxTable
     from infalign.policies.tabular import TabularPolicy
     from infalign.policies.tabular_lm import TabularLM
@@ -24,22 +27,28 @@ if TYPE_CHECKING:
 
 __all__ = [
     "VLLM",
+    "Alignment",
     "CausalLM",
     "ChoiceLM",
     "LoRA",
+    "MaskedTable",
     "OpenAIServer",
     "Scores",
+    "SoftmaxLM",
     "SoftmaxTable",
     "TabularLM",
     "TabularPolicy",
 ]
 
 _ROOMS = {
+    "Alignment": "alignment",
     "CausalLM": "causal_lm",
     "ChoiceLM": "choice_lm",
     "LoRA": "loading",
+    "MaskedTable": "masked_table",
     "OpenAIServer": "openai_server",
     "Scores": "scoring",
+    "SoftmaxLM": "softmax_lm",
     "SoftmaxTable": "softmax_table",
     "TabularLM": "tabular_lm",
     "TabularPolicy": "tabular",
