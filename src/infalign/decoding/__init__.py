@@ -4,6 +4,7 @@ The same procedure object that predicts a win rate on [0,1] picks here among sam
 needs to look inside a response is a :class:`TextProcedure`.
 """
 
+from infalign.decoding.blockwise import BlockwiseBestOfN
 from infalign.decoding.decode import decode, decode_stored, on_text
 from infalign.decoding.names import text_procedure_from_name
 from infalign.decoding.selection import Selection
@@ -18,17 +19,22 @@ from infalign.decoding.text_procedure import (
     TextProcedure,
     budget_of,
 )
+from infalign.decoding.voting import MajorityVote, MinimumBayesRisk, WeightedVote
 
 __all__ = [
+    "BlockwiseBestOfN",
     "Budget",
     "Decoded",
     "Draw",
+    "MajorityVote",
+    "MinimumBayesRisk",
     "Ranks",
     "Score",
     "Scored",
     "Selection",
     "Steps",
     "TextProcedure",
+    "WeightedVote",
     "budget_of",
     "decode",
     "decode_stored",

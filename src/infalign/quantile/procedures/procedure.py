@@ -72,6 +72,36 @@ class Procedure(ABC):
         """Index of the candidate that is answered, by the candidates' rewards or quantiles."""
 
     @property
+    def is_sequential(self) -> bool:
+        """Whether fewer than N candidates may settle the answer: then sample a few at a time."""
+        return False
+
+    def realised(self, rng: np.random.Generator) -> "Procedure":
+        """This one, once those of its own dice are thrown that need no candidate.
+
+        A random count becomes the count that came up, so that no more are sampled.
+        """
+        return self
+
+    def select_early(
+        self,
+        quantiles: Float[np.ndarray, "k"],
+        rng: np.random.Generator,
+        *,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+    ) -> int | None:
+        """Index of the answer where the first k ≤ N candidates settle it, None where they do not.
+
+        The answer's law is that of `select` among all N.
+
+        Args:
+            quantiles: rewards or quantiles of the candidates so far, of one answer.
+            rng: as for `select`.
+            bounds: the smallest and the largest number there can be; pass/fail rewards have them.
+        """
+        return None if len(quantiles) < self.candidates else int(self.select(quantiles, rng))
+
+    @property
     def breaks(self) -> tuple[float, ...]:
         """Quantiles at which it treats responses on either side differently. Meshes end there."""
         return ()

@@ -16,6 +16,7 @@ from numpy.polynomial import polynomial
 from scipy import stats
 
 from infalign.quantile.panels import Numbers
+from infalign.quantile.procedures.procedure import Procedure
 from infalign.quantile.procedures.ranks import BestOfN, RankProcedure, WorstOfN, median_of
 from infalign.quantile.subsets import subset_weights
 
@@ -112,6 +113,11 @@ class RandomCount(RankProcedure):
             "worst": lambda: x * _horner(self._counts, x),
             "median": lambda: self._mixed("rank_survival", x),
         }[self.rule]()
+
+    def realised(self, rng: np.random.Generator) -> Procedure:
+        """The rule among as many candidates as the dice say."""
+        n = int(rng.choice(self.candidates, p=self._counts)) + 1
+        return _RULES[self.rule](n).realised(rng)
 
     def mean_candidates(self, law: object) -> float:
         """Σ n·q_n, whatever the policy."""

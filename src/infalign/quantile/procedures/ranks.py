@@ -87,6 +87,25 @@ class RankProcedure(Procedure):
         order = np.argsort(quantiles, axis=-1, kind="stable")
         return np.take_along_axis(order, np.asarray(ranks)[..., None], axis=-1)[..., 0]
 
+    @final
+    def select_early(
+        self,
+        quantiles: Float[np.ndarray, "k"],
+        rng: np.random.Generator,
+        *,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+    ) -> int | None:
+        """Every rank that may be answered must have reached the largest or the smallest number."""
+        quantiles, n = np.asarray(quantiles, dtype=float), self.candidates
+        possible = np.flatnonzero(self.rank_probabilities) + 1
+        is_best = (quantiles >= bounds[1]).sum() >= n - possible[0] + 1
+        is_worst = (quantiles <= bounds[0]).sum() >= possible[-1]
+        if len(quantiles) < n and not (is_best or is_worst):
+            return None
+        # Those not sampled stand beyond the rank that is answered, wherever they would have stood.
+        missing = np.full(n - len(quantiles), -np.inf if is_best else np.inf)
+        return int(self.select(np.concatenate([quantiles, missing]), rng))
+
 
 def refuse_n(n: int, what: str) -> None:
     """Raise ValueError unless n is a number of candidates."""
@@ -249,6 +268,11 @@ class OrderStatistic(RankProcedure):
     def rank_probabilities(self) -> Float[np.ndarray, "N"]:
         p = np.asarray(self.probabilities, dtype=float)
         return p / p.sum()
+
+    def realised(self, rng: np.random.Generator) -> "OrderStatistic":
+        """Of the one rank that is answered."""
+        rank = rng.choice(self.candidates, p=self.rank_probabilities)
+        return OrderStatistic(tuple(np.eye(self.candidates)[rank].tolist()))
 
     def rank_cdf(self, v: Numbers) -> np.ndarray:
         v, n = np.asarray(v, dtype=float), self.candidates

@@ -94,6 +94,22 @@ class RewindAndRepeat(Procedure):
         first = passed.argmax(axis=-1)
         return np.where(passed.any(axis=-1), first, self.at_most - 1)
 
+    @property
+    def is_sequential(self) -> bool:
+        return self.at_most > 1
+
+    def select_early(
+        self,
+        quantiles: Float[np.ndarray, "k"],
+        rng: np.random.Generator,
+        *,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+    ) -> int | None:
+        passed = np.flatnonzero(np.asarray(quantiles) >= self.threshold)
+        if len(passed):
+            return int(passed[0])
+        return self.at_most - 1 if len(quantiles) >= self.at_most else None
+
     def mean_candidates(self, law: Law) -> float:
         """(1 − q^M)/(1 − q): it stops at the first that passes."""
         return float(self._factors(law.cdf(np.array([self.threshold]))[0])[1])
