@@ -20,7 +20,7 @@ STAIRCASE = {  # room: the rooms of ours it may import
     "policies": {"addresses", "assets", "prompts", "protocols", "quantile"},
     "rewards": {"assets", "policies", "prompts", "protocols"},
     "rollouts": {"prompts", "protocols"},
-    "training": {"policies", "prompts", "protocols", "quantile", "rollouts"},
+    "training": {"decoding", "policies", "prompts", "protocols", "quantile", "rollouts"},
     "decoding": {"policies", "prompts", "protocols", "quantile", "rollouts"},
     "evaluation": {"decoding", "prompts", "protocols", "quantile", "rollouts", "training"},
     "planner": {"quantile"},

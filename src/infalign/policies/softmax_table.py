@@ -1,7 +1,8 @@
 """A table whose probabilities are trained: one free logit per response, starting at a reference."""
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class SoftmaxTable(torch.nn.Module):
             )
         self.table = reference
         self.logits = torch.nn.Parameter(torch.log(torch.from_numpy(reference.masses)))
+        self._on_reference = 0
 
     @property
     def module(self) -> torch.nn.Module:
@@ -70,8 +72,19 @@ class SoftmaxTable(torch.nn.Module):
         """The C response texts of each prompt."""
         return self.table.responses(prompts)
 
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[Self]:
+        """Within the block this object samples as the reference does."""
+        self._on_reference += 1
+        try:
+            yield self
+        finally:
+            self._on_reference -= 1
+
     def snapshot(self) -> TabularPolicy:
         """The law as it is now, as an exact table."""
+        if self._on_reference:
+            return self.table
         masses = self.log_law(self.table.prompts).detach().exp().numpy()
         return TabularPolicy(self.table.prompts, self.table.candidates, masses, self.name)
 

@@ -1,11 +1,13 @@
 """Moving a policy towards Φ: losses, offline, online.
 
-One contract, :class:`Solver`; four members. `Exact` where responses can be listed; `Online`
-samples from the policy; `Fit` and `Regression` learn from stored reference rollouts. All converge
-to the same tilted policy where their data allow, which is what their tests ask of them.
+One contract, :class:`Solver`. `Exact` where responses can be listed; `Online` samples from the
+policy; `Fit` and `Regression` learn from stored reference rollouts. All four converge to the same
+tilted policy where their data allow, which is what their tests ask of them. `OnlineDecoded` needs
+no Φ: it climbs the win rate of decoded answers itself, whatever the procedure.
 """
 
 from infalign.training.checkpoints import load_weights
+from infalign.training.decoded import OnlineDecoded
 from infalign.training.descent import Descent
 from infalign.training.exact import Exact
 from infalign.training.fit import Fit
@@ -28,6 +30,7 @@ __all__ = [
     "Exact",
     "Fit",
     "Online",
+    "OnlineDecoded",
     "Problem",
     "RawReward",
     "Regression",
