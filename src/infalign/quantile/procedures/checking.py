@@ -17,7 +17,7 @@ from infalign.quantile.transforms import Identity, Log
 __all__ = ["check_procedure"]
 
 FALSE_ALARM = 1e-7
-"""Chance that a right `select` fails one comparison; there are three."""
+"""Chance that a right `select` fails one comparison; there are three, and three sequential ones."""
 EDGES = tuple(np.linspace(-24.0, 24.0, 49))
 
 
@@ -27,7 +27,8 @@ def check_procedure(procedure: Procedure, *, draws: int = 8000, seed: int = 0) -
     Checked on three laws: the reference's and two aligned policies'.
 
     - `select` gives indices of candidates, the same for the same random numbers, and its answers
-      follow `decoded_cdf` (Kolmogorov–Smirnov over `draws` answers);
+      follow `decoded_cdf` (Kolmogorov–Smirnov over `draws` answers); so do those of
+      `select_early` where it may stop early, and after `realised` dice;
     - `decoded_density` is a density for any law, law by law or many at once, and `decoded_cdf`
       its integral;
     - `first_variation` is the slope of what answers are worth, along random changes of the law;
@@ -43,7 +44,7 @@ def check_procedure(procedure: Procedure, *, draws: int = 8000, seed: int = 0) -
         >>> check_procedure(SoftBestOfN(4, temperature=0.2))
     """
     checks: tuple[Callable[..., Iterator[str]], ...] = (
-        _face, _density, _cdf, _select, _variation,
+        _face, _density, _cdf, _select, _early, _variation,
     )  # fmt: skip
     faults = []
     for check in checks:
@@ -122,11 +123,9 @@ def _cdf(procedure: Procedure, draws: int, seed: int) -> Iterator[str]:
 
 
 def _select(procedure: Procedure, draws: int, seed: int) -> Iterator[str]:
-    place = np.linspace(0, 1, 4097)
     quantiles = np.random.default_rng([seed, 1])  # not the stream that `select` gets
     for where, law in _laws().items():
-        uniforms = quantiles.random((draws, procedure.candidates))
-        candidates = np.interp(uniforms, law.cdf(place), place)
+        candidates = _sampled(procedure, law, draws, quantiles)
         chosen, again = (
             np.asarray(procedure.select(candidates, np.random.default_rng(seed))) for _ in range(2)
         )
@@ -140,14 +139,49 @@ def _select(procedure: Procedure, draws: int, seed: int) -> Iterator[str]:
         if (chosen != again).any():
             yield "select gives other answers for the same rng; draw from no other source."
         answers = np.take_along_axis(candidates, chosen[:, None], axis=1)[:, 0]
-        test = stats.kstest(answers, lambda u, law=law: procedure.decoded_cdf(law, u))
-        if not test.pvalue >= FALSE_ALARM:
-            yield (
-                f"select and decoded_cdf disagree on {where}: of {draws} answers a share of "
-                f"{np.mean(answers <= test.statistic_location):.4f} lies below u = "
-                f"{test.statistic_location:.4f}, the law says "
-                f"{float(procedure.decoded_cdf(law, test.statistic_location)):.4f}."
-            )
+        yield from _compared(procedure, "select", answers, where, law)
+
+
+def _early(procedure: Procedure, draws: int, seed: int) -> Iterator[str]:
+    is_plain = type(procedure).realised is Procedure.realised
+    if is_plain and not procedure.is_sequential:
+        return
+    quantiles, rng = np.random.default_rng([seed, 2]), np.random.default_rng([seed, 3])
+    for where, law in _laws().items():
+        rows = _sampled(procedure, law, max(draws // 4, 1), quantiles)
+        answers = np.array([_one_by_one(procedure.realised(rng), row, rng) for row in rows])
+        yield from _compared(procedure, "select_early", answers, where, law)
+
+
+def _one_by_one(procedure: Procedure, row: np.ndarray, rng: np.random.Generator) -> float:
+    """The answer where candidates come one after the other; NaN where they never settle it."""
+    for k in range(1, procedure.candidates + 1):
+        index = procedure.select_early(row[:k], rng)
+        if index is not None:
+            return float(row[:k][index])
+    return np.nan
+
+
+def _sampled(procedure: Procedure, law: Law, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """N quantiles of the law for each answer."""
+    place = np.linspace(0, 1, 4097)
+    return np.interp(rng.random((draws, procedure.candidates)), law.cdf(place), place)
+
+
+def _compared(
+    procedure: Procedure, how: str, answers: np.ndarray, where: str, law: Law
+) -> Iterator[str]:
+    if np.isnan(answers).any():
+        yield f"{how} gives no answer on {where} though all candidates are there."
+        return
+    test = stats.kstest(answers, lambda u: procedure.decoded_cdf(law, u))
+    if not test.pvalue >= FALSE_ALARM:
+        yield (
+            f"{how} and decoded_cdf disagree on {where}: of {len(answers)} answers a share of "
+            f"{np.mean(answers <= test.statistic_location):.4f} lies below u = "
+            f"{test.statistic_location:.4f}, the law says "
+            f"{float(procedure.decoded_cdf(law, test.statistic_location)):.4f}."
+        )
 
 
 def _variation(procedure: Procedure, draws: int, seed: int) -> Iterator[str]:

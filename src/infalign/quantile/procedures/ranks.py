@@ -95,16 +95,20 @@ class RankProcedure(Procedure):
         *,
         bounds: tuple[float, float] = (-np.inf, np.inf),
     ) -> int | None:
-        """Every rank that may be answered must have reached the largest or the smallest number."""
+        """Settled where what is still to come changes nothing, be it the smallest or the largest.
+
+        With missing ones at the lower bound the answer is no greater than it will be, with missing
+        ones at the upper bound no less; where the two are equal, that is the answer. Equal
+        candidates are equally likely.
+        """
         quantiles, n = np.asarray(quantiles, dtype=float), self.candidates
-        possible = np.flatnonzero(self.rank_probabilities) + 1
-        is_best = (quantiles >= bounds[1]).sum() >= n - possible[0] + 1
-        is_worst = (quantiles <= bounds[0]).sum() >= possible[-1]
-        if len(quantiles) < n and not (is_best or is_worst):
+        if len(quantiles) >= n:
+            return int(self.select(quantiles, rng))
+        possible, missing = np.flatnonzero(self.rank_probabilities), n - len(quantiles)
+        low, high = (np.sort(np.append(quantiles, np.full(missing, bound))) for bound in bounds)
+        if low[possible[0]] != high[possible[-1]]:
             return None
-        # Those not sampled stand beyond the rank that is answered, wherever they would have stood.
-        missing = np.full(n - len(quantiles), -np.inf if is_best else np.inf)
-        return int(self.select(np.concatenate([quantiles, missing]), rng))
+        return int(rng.choice(np.flatnonzero(quantiles == low[possible[0]])))
 
 
 def refuse_n(n: int, what: str) -> None:
