@@ -23,7 +23,7 @@ class MajorityVote(TextProcedure):
     The key κ(y) of a response is what it says; keys of equal count are equally likely to win. With
     `at_once` below N, sampling stops as soon as no other key can catch up: the law of the answer is
     the same, the budget is less. What it makes of a law over keys is known exactly:
-    :class:`infalign.quantile.atoms.MajorityVote`.
+    :class:`infalign.quantile.atoms.voting.MajorityVote`.
 
     Args:
         n: N ≥ 1.
