@@ -5,7 +5,7 @@ written once: policies that are made of others, token by token, only have to say
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,8 +17,12 @@ __all__ = ["Written", "check_beginnings", "draw", "greedy", "heights_to_tokens",
 ROWS = 64
 """Responses written side by side where nobody says otherwise."""
 
-Choose = Callable[[Float[np.ndarray, "R V"], Int[np.ndarray, "R"], int], Int[np.ndarray, "R"]]
-"""Tokens from the laws of the rows still open, which rows these are, and how many were new."""
+Choose = Callable[
+    [TokenStream, Float[np.ndarray, "D V"], Int[np.ndarray, "R"], Int[np.ndarray, "R"], int],
+    Int[np.ndarray, "R"],
+]
+"""Next tokens, from: the stream and its laws; which of them is that of each row still open; which
+rows these are; how many tokens are new."""
 
 
 class Written(NamedTuple):
@@ -36,45 +40,59 @@ class Written(NamedTuple):
 
 def write(
     policy: LogitPolicy,
-    stream: TokenStream,
-    starts: Int[np.ndarray, "R"],
+    prompts: Sequence[str],
+    begun: Sequence[tuple[int, ...]],
     choose: Choose,
-    limit: int | None = None,
+    limit: int | Int[np.ndarray, "R"] | None = None,
 ) -> Written:
-    """Write until every response has ended or `limit` tokens are new.
+    """Write until every response has ended, `limit` tokens are new, or one is impossible.
+
+    Rows that are the same so far are one row of the stream: what they share is computed once.
 
     Args:
-        policy: whose stop tokens and length cap end a response.
-        stream: R rows at their beginnings.
-        starts: tokens of each beginning.
+        policy: whose laws, stop tokens and length cap count.
+        prompts: R.
+        begun: R beginnings.
         choose: says the next tokens.
-        limit: new tokens at most; None: none.
+        limit: new tokens at most, of all rows or of each; None: none.
     """
-    stops, room = np.array(sorted(policy.stop_ids)), policy.sampling.max_new_tokens - starts
+    known: dict[tuple[str, tuple[int, ...]], int] = {}
+    pairs = zip(prompts, begun, strict=True)
+    at = np.array([known.setdefault(pair, len(known)) for pair in pairs], dtype=int)
+    stream = policy.stream([prompt for prompt, _ in known], [begin for _, begin in known])
+    room = policy.sampling.max_new_tokens - np.array([len(begin) for begin in begun], dtype=int)
     room = room if limit is None else np.minimum(room, limit)
-    tokens = np.full((len(starts), int(room.max(initial=0))), -1)
-    log_prob, open_ = np.zeros(len(starts)), np.arange(len(starts))
+    tokens = np.full((len(begun), int(room.max(initial=0))), -1)
+    log_prob, open_ = np.zeros(len(begun)), np.arange(len(begun))
+    stops = np.array(sorted(policy.stop_ids))
     for step in range(tokens.shape[1]):
         law = stream.log_law()
-        token = choose(law, open_, step)
+        token = choose(stream, law, at, open_, step)
+        nats = law[at, token]
         tokens[open_, step] = token
-        log_prob[open_] += law[np.arange(len(open_)), token]
-        kept = np.flatnonzero(~np.isin(token, stops) & (step + 1 < room[open_]))
-        open_ = open_[kept]
+        log_prob[open_] += nats
+        goes_on = ~np.isin(token, stops) & (step + 1 < room[open_]) & (nats > -np.inf)
+        open_ = open_[goes_on]
         if not len(open_):
             break
-        stream.extend(kept.tolist(), token[kept].tolist())
+        width = law.shape[1]
+        distinct, at = np.unique(at[goes_on] * width + token[goes_on], return_inverse=True)
+        stream.extend((distinct // width).tolist(), (distinct % width).tolist())
     return Written(tokens, log_prob)
 
 
 def heights_to_tokens(
-    law: Float[np.ndarray, "R V"], heights: Float[np.ndarray, "R"]
+    law: Float[np.ndarray, "D V"], at: Int[np.ndarray, "R"], heights: Float[np.ndarray, "R"]
 ) -> Int[np.ndarray, "R"]:
-    """The token at which the summed law passes each height in [0, 1)."""
-    summed = np.exp(law).cumsum(1)
-    # A height may round up to the whole: then the last token that can occur.
-    last = law.shape[1] - 1 - np.argmax(law[:, ::-1] > -np.inf, axis=1)
-    return np.minimum((summed <= heights[:, None] * summed[:, -1:]).sum(1), last)
+    """The token at which the sum of row `at` of the laws passes each height in [0, 1)."""
+    token, order = np.empty(len(at), dtype=int), np.argsort(at, kind="stable")
+    for part in np.split(order, np.flatnonzero(np.diff(at[order])) + 1):
+        masses = np.exp(law[at[part[0]]])
+        summed = masses.cumsum()
+        found = np.searchsorted(summed, heights[part] * summed[-1], side="right")
+        # A height may round up to the whole: then the last token that can occur.
+        token[part] = np.minimum(found, np.flatnonzero(masses)[-1])
+    return token
 
 
 def check_beginnings(
@@ -142,8 +160,9 @@ def draw(
         places = [i // k for i in range(first, first + len(own))]
         beginning = [begun[place] for place in places]
 
-        def choose(law: np.ndarray, open_: np.ndarray, step: int, own: np.ndarray = own):
-            return heights_to_tokens(law, own[open_, step])
+        def choose(_: object, law: np.ndarray, *rest: Any, own: np.ndarray = own) -> np.ndarray:
+            at, open_, step = rest
+            return heights_to_tokens(law, at, own[open_, step])
 
         made += _responses(policy, [prompts[i] for i in places], beginning, choose, limit)
     return [made[i * k : (i + 1) * k] for i in range(len(begun))]
@@ -161,8 +180,13 @@ def greedy(
     made: list[Response] = []
     for first in range(0, len(begun), rows):
         part = slice(first, first + rows)
-        made += _responses(policy, prompts[part], begun[part], lambda law, *_: law.argmax(1))
+        made += _responses(policy, prompts[part], begun[part], _likeliest)
     return made
+
+
+def _likeliest(_: object, law: np.ndarray, at: np.ndarray, *__: object) -> np.ndarray:
+    """The first among equals."""
+    return law.argmax(1)[at]
 
 
 def _responses(
@@ -173,8 +197,7 @@ def _responses(
     limit: int | None = None,
 ) -> list[Response]:
     """Written side by side."""
-    starts = np.array([len(one) for one in begun], dtype=int)
-    written = write(policy, policy.stream(prompts, begun), starts, choose, limit)
+    written = write(policy, prompts, begun, choose, limit)
     return [
         policy.response((*one, *written.of(row)), float(written.log_prob[row]))
         for row, one in enumerate(begun)
@@ -205,16 +228,13 @@ def score(
     totals = np.zeros(len(flat))
     for first in range(0, len(flat), rows):
         part = flat[first : first + rows]
-        longest = max(len(ids) for _, ids in part)
-        ids = np.array([[*own, *[-1] * (longest - len(own))] for _, own in part])
-        stream, open_ = policy.stream([x for x, _ in part]), np.arange(len(part))
-        for step in range(longest):
-            token = ids[open_, step]
-            totals[first + open_] += stream.log_law()[np.arange(len(open_)), token]
-            goes_on = ids[open_, step + 1] >= 0 if step + 1 < longest else np.zeros(0, bool)
-            kept = np.flatnonzero(goes_on & (totals[first + open_[: len(goes_on)]] > -np.inf))
-            if not len(kept):
-                break
-            open_ = open_[kept]
-            stream.extend(kept.tolist(), token[kept].tolist())
+        lengths = np.array([len(ids) for _, ids in part])
+        ids = np.array([[*own, *[-1] * (lengths.max() - len(own))] for _, own in part])
+
+        def choose(*given: Any, ids: np.ndarray = ids) -> np.ndarray:
+            _, _, _, open_, step = given
+            return ids[open_, step]
+
+        written = write(policy, [x for x, _ in part], [()] * len(part), choose, lengths)
+        totals[first : first + rows] = written.log_prob
     return totals.reshape(len(prompts), -1)

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from infalign.decoding.combining.divergences import Level, ReverseKL, log_ratios
 from infalign.decoding.combining.token_level import CombinedPolicy, CombinedStream
 from infalign.policies import streams
-from infalign.protocols import Response, Sampling
+from infalign.protocols import Response, Sampling, TokenStream
 
 __all__ = ["SequencePolicy"]
 
@@ -195,11 +195,8 @@ class SequencePolicy:
         log_q, totals = np.zeros(len(texts)), given.copy()
         for first in range(0, len(texts), self.proposal.rows):
             part = slice(first, first + self.proposal.rows)
-            stream = self.proposal.stream(texts[part], starts[part])
-            own, seen = heights[part], totals[:, part]
-            choose = functools.partial(_chosen, stream=stream, heights=own, totals=seen)
-            lengths = np.array([len(one) for one in starts[part]], dtype=int)
-            written = streams.write(self.proposal, stream, lengths, choose)
+            choose = functools.partial(_chosen, heights=heights[part], totals=totals[:, part])
+            written = streams.write(self.proposal, texts[part], starts[part], choose)
             tokens[part, : written.tokens.shape[1]] = written.tokens
             log_q[part] = written.log_prob
         return _Proposals(tokens, log_q, totals)
@@ -244,15 +241,17 @@ class SequencePolicy:
 
 
 def _chosen(
+    stream: TokenStream,
     law: np.ndarray,
+    at: np.ndarray,
     open_: np.ndarray,
     step: int,
     *,
-    stream: CombinedStream,
     heights: np.ndarray,
     totals: np.ndarray,
 ) -> np.ndarray:
     """Tokens at these heights; what each member gives them is added to `totals`."""
-    token = streams.heights_to_tokens(law, heights[open_, step])
-    totals[:, open_] += stream.member_laws()[:, np.arange(len(open_)), token]
+    assert isinstance(stream, CombinedStream)
+    token = streams.heights_to_tokens(law, at, heights[open_, step])
+    totals[:, open_] += stream.member_laws()[:, at, token]
     return token
