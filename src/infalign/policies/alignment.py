@@ -35,3 +35,17 @@ class Alignment:
 
     def __post_init__(self) -> None:
         refuse_beta(self.beta)
+
+    @classmethod
+    def checked(cls, alignment: "Alignment | None", beta: float) -> "Alignment | None":
+        """The alignment of a tilt at β.
+
+        Raises:
+            ValueError: it says another β.
+        """
+        if alignment is not None and alignment.beta != beta:
+            raise ValueError(
+                f"a tilt at β = {beta:g} came with an alignment at β = {alignment.beta:g}; they "
+                "are to be the same."
+            )
+        return alignment

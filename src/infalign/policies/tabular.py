@@ -13,6 +13,7 @@ from typing import Self, final
 import numpy as np
 from jaxtyping import Float
 
+from infalign.policies.alignment import Alignment
 from infalign.protocols import Response, Sampling
 from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.tilting import atoms_kl, tilt_atoms
@@ -50,6 +51,8 @@ class TabularPolicy:
     """Probabilities; rows sum to 1."""
     name: str = "table"
     """What a figure's legend shows."""
+    aligned: Alignment | None = None
+    """By which reward it was tilted; None: by none, or by one that has no name."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompts", tuple(self.prompts))
@@ -123,10 +126,20 @@ class TabularPolicy:
         self._require_same(other)
         return atoms_kl(other.masses, self.masses)
 
-    def tilt(self, training_rewards: Float[np.ndarray, "P C"], beta: float) -> Self:
-        """The policy π·exp(Φ/β)/Z: what KL-regularised training on Φ converges to."""
+    def tilt(
+        self,
+        training_rewards: Float[np.ndarray, "P C"],
+        beta: float,
+        aligned: Alignment | None = None,
+    ) -> Self:
+        """The policy π·exp(Φ/β)/Z: what KL-regularised training on Φ converges to.
+
+        `aligned` names the reward, for those who would tilt by it again.
+        """
+        aligned = Alignment.checked(aligned, beta)
         masses = tilt_atoms(self.masses, training_rewards, beta)
-        return dataclasses.replace(self, masses=masses, name=f"{self.name}, tilted")
+        name = f"{self.name}, tilted"
+        return dataclasses.replace(self, masses=masses, name=name, aligned=aligned)
 
     def win_rate(
         self,

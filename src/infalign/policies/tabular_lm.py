@@ -15,6 +15,7 @@ from typing import Self, final
 import numpy as np
 from jaxtyping import Float
 
+from infalign.policies.alignment import Alignment
 from infalign.policies.tabular import TabularPolicy
 from infalign.protocols import Response, Sampling
 from infalign.quantile.tilting import tilt_atoms
@@ -37,6 +38,7 @@ class TabularLM:
         tokens: V texts; no two alike, none empty.
         laws: "P B V+1", B = 1 + V + … + V^(max_new_tokens − 1); rows sum to 1.
         name: what a figure's legend shows.
+        aligned: by which reward it was tilted, where that has a name.
 
     Raises:
         ValueError: shapes that do not fit, or rows that are not probabilities.
@@ -53,6 +55,7 @@ class TabularLM:
     tokens: tuple[str, ...]
     laws: Float[np.ndarray, "P B V1"]
     name: str = "table of tokens"
+    aligned: Alignment | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompts", tuple(self.prompts))
@@ -118,7 +121,7 @@ class TabularLM:
             total, length = total + len(self.tokens) ** length, length + 1
         return length if total == self.laws.shape[1] else None
 
-    @property
+    @functools.cached_property
     def sampling(self) -> Sampling:
         """Temperature 1, the table's length cap."""
         return Sampling(max_new_tokens=self.longest or 1)
@@ -176,7 +179,8 @@ class TabularLM:
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The tokens' texts, one after the other; the end has none."""
-        return "".join(self.tokens[i] for i in token_ids if i != self.end)
+        end = self.end
+        return "".join([self.tokens[i] for i in token_ids if i != end])
 
     def texts(self) -> list[str]:
         """Text of each of the :attr:`sequences`."""
@@ -187,10 +191,19 @@ class TabularLM:
         texts = tuple(self.texts())
         return TabularPolicy(self.prompts, (texts,) * len(self.prompts), self.masses, self.name)
 
-    def tilt(self, training_rewards: Float[np.ndarray, "P S"], beta: float) -> "TabularLM":
-        """The policy π·exp(Φ/β)/Z, as a language model again."""
+    def tilt(
+        self,
+        training_rewards: Float[np.ndarray, "P S"],
+        beta: float,
+        aligned: Alignment | None = None,
+    ) -> "TabularLM":
+        """The policy π·exp(Φ/β)/Z, as a language model again.
+
+        `aligned` names the reward, for those who would tilt by it again.
+        """
         masses = tilt_atoms(self.masses, training_rewards, beta)
-        return TabularLM.from_masses(self, masses, f"{self.name}, tilted")
+        tilted = TabularLM.from_masses(self, masses, f"{self.name}, tilted")
+        return dataclasses.replace(tilted, aligned=Alignment.checked(aligned, beta))
 
     def sample(
         self, prompts: Sequence[str], k: int, rng: np.random.Generator
@@ -238,7 +251,7 @@ class TabularLM:
         """A response from its tokens."""
         ids = tuple(token_ids)
         ended = bool(ids) and ids[-1] == self.end
-        cut = "length" if len(ids) == self.sampling.max_new_tokens else "limit"
+        cut = "length" if len(ids) == self.longest else "limit"
         return Response(self.text(ids), ids, log_prob, "stop" if ended else cut)
 
     def log_prob(
@@ -272,7 +285,7 @@ class TabularLM:
         place, v = 0, len(self.tokens)
         for token in beginning:
             place = place * v + 1 + token
-        if self.end in beginning or len(beginning) >= self.sampling.max_new_tokens:
+        if v in beginning or len(beginning) >= self.sampling.max_new_tokens:
             raise ValueError(
                 f"a beginning {tuple(beginning)} came, which has ended or fills the length cap of "
                 f"{self.sampling.max_new_tokens}; nothing can follow it."
