@@ -37,9 +37,9 @@ def log_laws(lm, context, tokens):
 
 def test_it_is_a_continuer_and_shows_its_laws(make_lm):
     lm = make_lm()
+    assert lm.tokenizer.eos_token_id in lm.stop_ids
     assert isinstance(lm, Continuer)
     assert isinstance(lm, LogitPolicy)
-    assert lm.tokenizer.eos_token_id in lm.stop_ids
 
 
 def test_an_empty_beginning_is_sampling(trained_lm):

@@ -121,7 +121,7 @@ class CausalLM(Writer):
     def with_sampling(self, sampling: Sampling) -> Self:
         """The same weights (shared, not copied) under another sampling law."""
         other = copy.copy(self)
-        other._sampling = sampling
+        other._sampling, other._kept = sampling, None
         other.codec = TextCodec(self.tokenizer, sampling.stop, end_ids(self._model, self.tokenizer))
         return other
 

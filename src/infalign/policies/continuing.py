@@ -9,7 +9,7 @@ import abc
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,10 @@ import torch
 
 from infalign.policies.causal_stream import CausalStream
 from infalign.policies.generation import generate_in_batches
+from infalign.policies.kept import KeptBeginnings
+from infalign.policies.loading import adapter_hash
 from infalign.policies.next_token import Head
+from infalign.policies.reuse import generate_from_kept
 from infalign.policies.tokens import TextCodec
 from infalign.protocols import Response, Sampling
 
@@ -31,7 +34,9 @@ class Writer(abc.ABC):
     body: Any
     head: Head
     codec: TextCodec
+    module: torch.nn.Module
     _rows: int
+    _kept: dict[str, KeptBeginnings] | None = None
 
     @property
     @abc.abstractmethod
@@ -42,6 +47,10 @@ class Writer(abc.ABC):
     @abc.abstractmethod
     def device(self) -> torch.device:
         """Where the weights are."""
+
+    @property
+    @abc.abstractmethod
+    def _on_reference(self) -> bool: ...
 
     @abc.abstractmethod
     def contexts(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -121,6 +130,28 @@ class Writer(abc.ABC):
         law = (self.head, self.sampling.temperature)
         return CausalStream(self.body, *law, read, longest, self.weights())
 
+    @contextlib.contextmanager
+    def keeping_beginnings(self, most_bytes: int | None = None) -> Iterator[None]:
+        """Within the block, what was written is gone on from without being read again.
+
+        Keys and values of everything sampled are kept, those not asked for longest making room. The
+        answers are the same up to rounding. It may be entered again within itself. Where the
+        architecture's cache cannot be taken apart (sliding windows), nothing is kept.
+
+        Args:
+            most_bytes: memory for them, on the model's device. By default 2 GiB on a CPU, and a
+                quarter of what is free on a GPU.
+        """
+        outermost = self._kept is None
+        if outermost:
+            self._kept = {}
+            self._most_bytes = _memory(self.device) if most_bytes is None else most_bytes
+        try:
+            yield
+        finally:
+            if outermost:
+                self._kept = None
+
     @functools.cached_property
     def vocabulary(self) -> str:
         """Hash of the text of each token id, and of how many there are."""
@@ -144,7 +175,19 @@ class Writer(abc.ABC):
         model = (self.body, self.head)
         law = (self.sampling.temperature, is_stop.to(self.device))
         with torch.no_grad(), self.weights()():
+            if self._kept is not None:
+                sampled = (*model, read, uniforms, *law, self._rows, caps)
+                found = generate_from_kept(self._beginnings(self._kept), *sampled)
+                if found is not None:
+                    return found
             return generate_in_batches(*model, read, uniforms, *law, self._rows, caps)
+
+    def _beginnings(self, kept: dict[str, KeptBeginnings]) -> KeptBeginnings:
+        """Those read with the weights of now; what an adapter read before it moved is forgotten."""
+        weights = "" if self._on_reference else adapter_hash(self.module)
+        for other in kept.keys() - {"", weights}:
+            del kept[other]
+        return kept.setdefault(weights, KeptBeginnings(self._most_bytes))
 
     def _begun(
         self, prompts: Sequence[str], beginnings: Sequence[Sequence[int]]
@@ -174,3 +217,10 @@ class Writer(abc.ABC):
 def _refuse_count(name: str, count: int, why: str) -> None:
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
         raise ValueError(f"{name} is {count!r}; {why}.")
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes to keep beginnings in, unless told otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 4
+    return 2 * 2**30

@@ -9,7 +9,7 @@ import torch
 from infalign.policies.next_token import Head, draw_next
 from infalign.policies.slots import Slots, is_refillable
 
-__all__ = ["generate_refilled"]
+__all__ = ["Job", "Waiting", "generate_refilled", "groups"]
 
 _PREFILL_TOKENS = 2048
 """Prompt tokens read at a time."""
@@ -19,22 +19,32 @@ _FREE = -1
 
 
 @dataclasses.dataclass
-class _Waiting:
-    """Samples whose prompt has been read and whose first token is drawn."""
+class Waiting:
+    """Samples whose prompt has been read, which wait for a row to be written in."""
 
     cache: Any
-    """Keys and values of the prompts, from the left."""
+    """Keys and values of the prompts, from the left; or of the same model, for their shapes."""
     width: int
     """Tokens of the longest of these prompts."""
     owners: torch.Tensor
     """Which sample each is."""
     sources: torch.Tensor
-    """Its prompt's row in the cache."""
+    """Where its prompt's keys and values are."""
     lengths: torch.Tensor
-    """Its prompt's tokens."""
+    """How many of its prompt's tokens they are of."""
+    tokens: torch.Tensor
+    """The token to be read next."""
+    drawn: int = 1
+    """Tokens drawn so far: that one, or none if it is the prompt's own last."""
+    fill: Callable[[Slots, torch.Tensor, "Waiting"], None] | None = None
+    """Gives rows their keys and values; by default those of `cache`."""
+
+    def __getitem__(self, some: slice) -> "Waiting":
+        fields = ("owners", "sources", "lengths", "tokens")
+        return dataclasses.replace(self, **{name: getattr(self, name)[some] for name in fields})
 
 
-class _Job:
+class Job:
     """N = P·K samples being written.
 
     Args:
@@ -44,6 +54,7 @@ class _Job:
         temperature: divides the logits.
         is_stop: V, True for tokens that end a response.
         caps: P, tokens each sample of a prompt may have; T by default.
+        finished: told of the rows whose responses have ended, before they are given away.
     """
 
     def __init__(
@@ -54,8 +65,10 @@ class _Job:
         temperature: float,
         is_stop: torch.Tensor,
         caps: Sequence[int] | None = None,
+        finished: Callable[["Job", Slots, torch.Tensor], None] | None = None,
     ) -> None:
         self.body, self.head, self.temperature, self.is_stop = body, head, temperature, is_stop
+        self.finished = finished
         self.per_prompt = numbers.shape[1]
         self.numbers = numbers.flatten(0, 1)
         count, self.longest = self.numbers.shape
@@ -68,7 +81,7 @@ class _Job:
         rows = torch.zeros(0, dtype=torch.long, device=device)
         self.owner, self.token, self.count = rows, rows, rows
 
-    def read(self, prompts: Sequence[int], contexts: Sequence[Sequence[int]]) -> _Waiting:
+    def read(self, prompts: Sequence[int], contexts: Sequence[Sequence[int]]) -> Waiting:
         """Read some prompts once each, and draw the first token of all their samples."""
         device, texts = self.is_stop.device, [contexts[i] for i in prompts]
         lengths = torch.tensor([len(text) for text in texts], device=device)
@@ -90,9 +103,9 @@ class _Job:
         going = (~self.is_stop[tokens] & (self.caps[owners] > 1)).nonzero()
         owners, sources = owners[going[:, 0], going[:, 1]], going[:, 0]
         cache = getattr(out, "past_key_values", None)
-        return _Waiting(cache, width, owners, sources, lengths[sources])
+        return Waiting(cache, width, owners, sources, lengths[sources], self.written[owners, 0])
 
-    def open(self, waiting: _Waiting, rows: int) -> None:
+    def open(self, waiting: Waiting, rows: int) -> None:
         """Make room for these prompts; at first, `rows` free rows.
 
         Responses mostly end long before the cap, so room for their tokens comes when needed.
@@ -105,24 +118,20 @@ class _Job:
         self.slots.limit = limit
         self.slots.reserve(waiting.width)
 
-    def seat(self, slots: Slots, waiting: _Waiting) -> _Waiting:
+    def seat(self, slots: Slots, waiting: Waiting) -> Waiting:
         """Give free rows to those who wait; who still waits."""
         free = (self.owner == _FREE).nonzero()[:, 0][: len(waiting.owners)]
         if not len(free):
             return waiting
-        taken = slice(0, len(free))
-        owners = waiting.owners[taken]
-        slots.put(free, waiting.cache, waiting.sources[taken], waiting.width)
-        slots.positions[free] = waiting.lengths[taken]
-        self.owner[free], self.count[free] = owners, 1
-        self.token[free] = self.written[owners, 0]
-        rest = slice(len(free), None)
-        return dataclasses.replace(
-            waiting,
-            owners=waiting.owners[rest],
-            sources=waiting.sources[rest],
-            lengths=waiting.lengths[rest],
-        )
+        taken = waiting[: len(free)]
+        if waiting.fill is None:
+            slots.put(free, waiting.cache, taken.sources, int(taken.lengths.max()))
+        else:
+            waiting.fill(slots, free, taken)
+        slots.positions[free] = taken.lengths
+        self.owner[free], self.count[free] = taken.owners, waiting.drawn
+        self.token[free] = taken.tokens
+        return waiting[len(free) :]
 
     def step(self, slots: Slots) -> None:
         """One more token of every row that is taken."""
@@ -142,7 +151,24 @@ class _Job:
         self.count[live] += 1
         slots.positions[live] += 1
         done = live[self.is_stop[tokens[:, 0]] | (place + 1 == self.caps[owner])]
+        if self.finished is not None and len(done):
+            self.finished(self, slots, done)
         self.owner[done], slots.positions[done] = _FREE, 0
+
+    def write(self, waiting: Waiting, rows: int) -> None:
+        """Write until all who wait have one of the `rows`."""
+        self.open(waiting, min(rows, len(self.numbers)))
+        assert self.slots is not None
+        while len((waiting := self.seat(self.slots, waiting)).owners):
+            self.step(self.slots)
+
+    def answers(self) -> tuple[list[list[int]], list[float]]:
+        """Tokens of all samples, and their log-probabilities in nats, when all are written."""
+        if self.slots is not None:
+            self.finish(self.slots)
+        return [
+            [t for t in row if t != _FREE] for row in self.written.tolist()
+        ], self.total.tolist()
 
     def finish(self, slots: Slots) -> None:
         """Write to the end what nothing waits for; rows that are through are dropped."""
@@ -184,21 +210,16 @@ def generate_refilled(
         P·K token sequences, the terminating token included, and their log-probabilities in nats;
         None where the architecture keeps a cache whose rows cannot be refilled.
     """
-    job = _Job(body, head, numbers, temperature, is_stop, caps)
-    for prompts in _groups(contexts):
+    job = Job(body, head, numbers, temperature, is_stop, caps)
+    for prompts in groups(contexts):
         waiting = job.read(prompts, contexts)
         if not is_refillable(waiting.cache):
             return None
-        job.open(waiting, min(rows, len(job.numbers)))
-        assert job.slots is not None
-        while len((waiting := job.seat(job.slots, waiting)).owners):
-            job.step(job.slots)
-    if job.slots is not None:
-        job.finish(job.slots)
-    return [[t for t in row if t != _FREE] for row in job.written.tolist()], job.total.tolist()
+        job.write(waiting, rows)
+    return job.answers()
 
 
-def _groups(contexts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def groups(contexts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Prompts from short to long, as many together as a prefill should read."""
     group: list[int] = []
     for index in sorted(range(len(contexts)), key=lambda i: len(contexts[i])):

@@ -1,0 +1,138 @@
+"""What was written is gone on from without being read again: the same answers."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from infalign.policies import CausalLM  # noqa: E402
+from infalign.protocols import Sampling  # noqa: E402
+
+PROMPTS = ["the film is", "a", "it is a lazy excuse", "the film is"]
+LAW = Sampling(temperature=0.8, max_new_tokens=12, stop=('"',))
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def chain(lm, steps, seed=0, chains=2, checked=None):
+    """Ends rewritten from a random place on, kept or not at random: what a chain asks for."""
+    own, draws = rng(seed), rng(seed + 1)
+    prompts = [p for p in PROMPTS for _ in range(chains)]
+    states = [row[0] for row in lm.sample(prompts, 1, draws)]
+    seen = [[y.token_ids for y in states]]
+    for step in range(steps):
+        begun = [y.token_ids[: own.integers(len(y.token_ids))] for y in states]
+        rows = lm.continue_from(prompts, begun, 1, draws)
+        states = [row[0] if own.random() < 0.5 else y for row, y in zip(rows, states, strict=True)]
+        seen.append([row[0].token_ids for row in rows])
+        if checked:
+            checked(step)
+    return seen
+
+
+@pytest.mark.parametrize("rows", [3, 50])
+@pytest.mark.parametrize("most_bytes", [None, 20_000, 0])
+def test_keeping_changes_no_answer(trained_lm, rows, most_bytes):
+    """The same uniform numbers; memory for all, for a few, and for nothing."""
+    lm = trained_lm(LAW, rows=rows)
+    plain = chain(lm, 4)
+    with lm.keeping_beginnings(most_bytes):
+        assert chain(lm, 4) == plain
+        assert chain(lm, 4, seed=5) != plain
+    assert lm._kept is None
+
+
+@pytest.fixture
+def spied(trained_lm):
+    """A policy, and the tokens its body reads: (rows, width) of each call."""
+    lm = trained_lm(LAW)
+    reads = []
+    lm.body.register_forward_pre_hook(
+        lambda body, args, inputs: reads.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    return lm, reads
+
+
+def test_a_step_reads_its_new_tokens_only(spied):
+    """Each row's steps: its new tokens, the first of them drawn from the last token kept."""
+    lm, reads = spied
+    with lm.keeping_beginnings():
+        y = lm.sample(["the film is"], 1, rng(3))[0][0]
+        assert len(y.token_ids) > 5
+        for start in range(len(y.token_ids)):
+            reads.clear()
+            ((other,),) = lm.continue_from(["the film is"], [y.token_ids[:start]], 1, rng(start))
+            assert reads == [(1, 1)] * (len(other.token_ids) - start)
+    reads.clear()
+    lm.continue_from(["the film is"], [y.token_ids[:3]], 1, rng())
+    context = len(lm.codec.encode("the film is"))
+    assert reads[0] == (1, context + 3)  # the negative control: outside, it is read again
+
+
+def test_samples_of_one_beginning_read_it_once(spied):
+    lm, reads = spied
+    with lm.keeping_beginnings():
+        lm.sample(["the film is", "a", "the film is"], 7, rng())
+        ((rows, _),) = [shape for shape in reads if shape[1] > 1]
+        assert rows == 2
+
+
+def test_blocks_go_on_from_the_row_that_was_chosen(spied):
+    lm, reads = spied
+    with lm.keeping_beginnings():
+        begun, blocks = (), 0
+        while len(begun) < 10:
+            (row,) = lm.continue_from(["a"], [begun], 6, rng(blocks), limit=2)
+            begun = next(y.token_ids for y in row if y.finish_reason == "limit")
+            blocks += 1
+        assert blocks == 5
+        assert [shape for shape in reads if shape[1] > 1] == [(1, len(lm.codec.encode("a")))]
+
+
+def test_memory_is_bounded_and_what_is_not_asked_for_goes(trained_lm):
+    lm = trained_lm(LAW)
+    with lm.keeping_beginnings(60_000):
+        sizes = []
+
+        def look(step):
+            (kept,) = lm._kept.values()
+            sizes.append(kept.bytes)
+            assert kept.bytes == sum(one.bytes for one in kept._oldest_first.values())
+
+        chain(lm, 8, checked=look)
+    assert 40_000 < max(sizes) <= 60_000
+
+
+def test_other_weights_keep_other_beginnings(trained_lm, make_lm, shake):
+    """The reference and the adapter in turn, and an adapter that moves within the block."""
+    lm, plain = trained_lm(LAW), make_lm(LAW)
+    before = chain(lm, 2)
+    with lm.keeping_beginnings():
+        assert chain(lm, 2) == before
+        with lm.reference():
+            assert chain(lm, 2) == chain(plain, 2)
+        assert chain(lm, 2) == before
+        shake(lm, seed=7)
+        inside = chain(lm, 2)
+        assert len(lm._kept) <= 2
+    assert inside == chain(lm, 2)
+    assert inside != before
+
+
+def test_a_window_that_slides_is_not_kept(tokenizer):
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer), num_hidden_layers=3, hidden_size=32, intermediate_size=48,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, sliding_window=5,
+        initializer_range=0.3, eos_token_id=2,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Gemma3ForCausalLM(config).eval()
+    lm = CausalLM(model, tokenizer, LAW, dtype="float32")
+    plain = chain(lm, 2)
+    with lm.keeping_beginnings(), lm.keeping_beginnings():
+        assert chain(lm, 2) == plain
