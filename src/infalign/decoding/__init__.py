@@ -6,6 +6,7 @@ needs to look inside a response is a :class:`TextProcedure`.
 
 from infalign.decoding.blockwise import BlockwiseBestOfN
 from infalign.decoding.decode import decode, decode_stored, on_text
+from infalign.decoding.mcmc import MCMC, qalign
 from infalign.decoding.names import text_procedure_from_name
 from infalign.decoding.selection import Selection
 from infalign.decoding.text_procedure import (
@@ -22,6 +23,7 @@ from infalign.decoding.text_procedure import (
 from infalign.decoding.voting import MajorityVote, MinimumBayesRisk, WeightedVote
 
 __all__ = [
+    "MCMC",
     "BlockwiseBestOfN",
     "Budget",
     "Decoded",
@@ -39,5 +41,6 @@ __all__ = [
     "decode",
     "decode_stored",
     "on_text",
+    "qalign",
     "text_procedure_from_name",
 ]

@@ -68,7 +68,7 @@ def test_best_of_n_is_a_tilt(n, levels):
 
 
 def test_the_mid_rank_is_exact_at_two_only():
-    """QA-5: (N − 1)·log of the mid-rank. Exact (6e-17) at N = 2; off by 0.014, 0.013 in TV at 4, 8."""
+    """QA-5: (N − 1)·log of the mid-rank. 6e-17 at N = 2; TV 0.014, 0.013 at 4, 8."""
     masses, _, below, upto = atoms(levels=4)
     off = []
     for n in (2, 4, 8):

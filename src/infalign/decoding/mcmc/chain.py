@@ -14,8 +14,9 @@ from typing import Literal, final
 
 import numpy as np
 
+from infalign.decoding.counts import refuse_count
 from infalign.decoding.mcmc.kernels import KERNELS
-from infalign.decoding.mcmc.resamplers import Resampler, SuffixResample, refuse_count
+from infalign.decoding.mcmc.resamplers import Resampler, SuffixResample
 from infalign.decoding.mcmc.targets import RewardTilt, Target, compose_betas
 from infalign.decoding.mcmc.walk import Walk, new_tokens
 from infalign.decoding.text_procedure import Budget, Decoded, Draw, Score, Steps, TextProcedure
@@ -78,10 +79,10 @@ class MCMC(TextProcedure):
     """For minimum Bayes risk, which needs one."""
 
     def __post_init__(self) -> None:
-        refuse_count("rounds", self.rounds, "so many steps a chain makes", least=0)
-        refuse_count("burn_in", self.burn_in, "so many states are left out", least=0)
-        refuse_count("chains", self.chains, "so many run side by side")
-        refuse_count("tries", self.tries, "so many candidates a step has")
+        refuse_count(self.rounds, "rounds", "mcmc", least=0)
+        refuse_count(self.burn_in, "burn_in", "mcmc", least=0)
+        refuse_count(self.chains, "chains", "mcmc")
+        refuse_count(self.tries, "tries", "mcmc")
         if self.burn_in > self.rounds:
             raise ValueError(
                 f"burn_in is {self.burn_in} of {self.rounds} steps; a state must be left to "

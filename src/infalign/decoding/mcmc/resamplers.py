@@ -9,22 +9,16 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from jaxtyping import Float
 
+from infalign.decoding.counts import refuse_count
 from infalign.decoding.text_procedure import Draw
 from infalign.protocols import Response
 
-__all__ = ["MaskResample", "Resampler", "SuffixResample", "refuse_count"]
-
-
-def refuse_count(what: str, count: Any, why: str, least: int = 1) -> None:
-    """Raise ValueError unless `count` is a whole number, at least `least`."""
-    is_count = isinstance(count, int | np.integer) and not isinstance(count, bool)
-    if not is_count or count < least:
-        raise ValueError(f"{what} is {count!r}; {why}: give a whole number, at least {least}.")
+__all__ = ["MaskResample", "Resampler", "SuffixResample"]
 
 
 class Resampler(ABC):
@@ -82,7 +76,7 @@ class SuffixResample(Resampler):
     """b. ≥ 1."""
 
     def __post_init__(self) -> None:
-        refuse_count("block", self.block, "beginnings are a multiple of it long")
+        refuse_count(self.block, "block", "SuffixResample")
 
     @property
     def name(self) -> str:
@@ -137,7 +131,7 @@ class MaskResample(Resampler):
                 "sites are erased or which share."
             )
         if self.sites is not None:
-            refuse_count("sites", self.sites, "so many are erased at a time")
+            refuse_count(self.sites, "sites", "MaskResample")
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise ValueError(f"fraction is {self.fraction}; a share in (0, 1] is erased.")
 
