@@ -366,6 +366,18 @@ def test_rouge_is_that_of_rouge_score(kind, is_stemmed):
     )
 
 
+def test_longest_common_subsequences_are_the_library_s():
+    """400 random pairs of up to 90 words, past the 64 bits of a machine word."""
+    pytest.importorskip("rouge_score")
+    from rouge_score.rouge_scorer import RougeScorer
+
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(list("abcdefg"), rng.integers(0, 90))) for _ in range(20)]
+    scorer = RougeScorer(["rougeL"])
+    expected = [[scorer.score(r, t)["rougeL"].fmeasure for r in texts] for t in texts]
+    np.testing.assert_allclose(Rouge()(texts, texts), expected, atol=1e-15)
+
+
 @pytest.mark.parametrize("name", ["bleu", "chrf"])
 def test_bleu_and_chrf_are_those_of_sacrebleu(name):
     sacrebleu = pytest.importorskip("sacrebleu")
