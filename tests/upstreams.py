@@ -8,6 +8,8 @@ import itertools
 import json
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import uvicorn
 from starlette.applications import Starlette
@@ -16,6 +18,32 @@ from starlette.routing import Route
 
 MODEL = "counting"
 KEY = "sk-upstream-secret"
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def asked(client, text="Why?", **further):
+    """A chat completion of one user's message."""
+    messages = [{"role": "user", "content": text}]
+    return client.chat.completions.create(model=MODEL, messages=messages, **further)
+
+
+def got(url):
+    """Status and text."""
+    with _DIRECT.open(url, timeout=30) as answer:
+        return answer.status, answer.read().decode()
+
+
+def posted(front, path, body, key=None, headers=None, method="POST"):
+    """Status, headers, JSON of a request that no official client would send."""
+    data = json.dumps(body).encode() if isinstance(body, dict | list) else body
+    given = {"content-type": "application/json", "authorization": f"Bearer {key or front.key}"}
+    url = front.url + path
+    request = urllib.request.Request(url, data, given | (headers or {}), method=method)
+    try:
+        with _DIRECT.open(request, timeout=30) as answer:
+            return answer.status, answer.headers, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, json.loads(error.read())
 
 
 @contextlib.contextmanager

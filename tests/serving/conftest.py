@@ -1,6 +1,7 @@
 """A server in front of an upstream, both real and on loopback."""
 
 import contextlib
+import functools
 
 import pytest
 
@@ -34,34 +35,47 @@ class Front:
         )
 
 
+def started(
+    stack,
+    procedure="best_of_n",
+    n=8,
+    upstream=None,
+    reward=worth,
+    limits=None,
+    connection=None,
+    key="sk-client",
+    at=(None,),
+    **serving,
+):
+    """A server in front of an upstream, both closed with the stack.
+
+    Args:
+        at: addresses of the upstream; None stands for the one that is started here.
+    """
+    upstream = upstream or Counting()
+    url = stack.enter_context(running(upstream.app())) + "/v1"
+    settings = {"retries": 0, "read_timeout": 30.0, "concurrency": 64, **(connection or {})}
+    if isinstance(procedure, str):
+        procedure = Recipe(procedure, {} if n is None else {"n": n})
+    built = Serving(
+        Connection(tuple(one or url for one in at), **settings),
+        procedure,
+        limits=Limits(**{"candidates": 16, "seconds": 60.0, **(limits or {})}),
+        **serving,
+    )
+    rewarding = None if reward is None else FunctionReward(reward, must_be_finite=False)
+    return Front(stack.enter_context(running(create_app(built, rewarding))), upstream, key)
+
+
 @pytest.fixture
 def fronted():
     """Makes servers in front of an upstream."""
     with contextlib.ExitStack() as stack:
+        yield functools.partial(started, stack)
 
-        def make(
-            procedure="best_of_n",
-            n=8,
-            upstream=None,
-            reward=worth,
-            limits=None,
-            connection=None,
-            key="sk-client",
-            **serving,
-        ):
-            upstream = upstream or Counting()
-            url = stack.enter_context(running(upstream.app()))
-            settings = {"retries": 0, "read_timeout": 30.0, "concurrency": 64, **(connection or {})}
-            recipe = procedure
-            if isinstance(procedure, str):
-                recipe = Recipe(procedure, {} if n is None else {"n": n})
-            built = Serving(
-                Connection((f"{url}/v1",), **settings),
-                recipe,
-                limits=Limits(**{"candidates": 16, "seconds": 60.0, **(limits or {})}),
-                **serving,
-            )
-            rewarding = None if reward is None else FunctionReward(reward, must_be_finite=False)
-            return Front(stack.enter_context(running(create_app(built, rewarding))), upstream, key)
 
-        yield make
+@pytest.fixture(scope="module")
+def front():
+    """One server for all requests that are refused before anything is asked of the upstream."""
+    with contextlib.ExitStack() as stack:
+        yield started(stack, n=4, limits={"body_bytes": 10_000})

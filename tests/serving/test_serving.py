@@ -1,7 +1,6 @@
 """The official client gets what the procedure chose, and is told what it cost."""
 
 import json
-import urllib.request
 
 import numpy as np
 import openai
@@ -10,31 +9,7 @@ import pytest
 from infalign.decoding import Draw, MajorityVote, TextProcedure, WeightedVote
 from infalign.decoding.text_procedure import Decoded
 from infalign.serving import Recipe
-from upstreams import MODEL, Counting, value_of
-
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def asked(client, text="Why?", **further):
-    messages = [{"role": "user", "content": text}]
-    return client.chat.completions.create(model=MODEL, messages=messages, **further)
-
-
-def got(url):
-    with _DIRECT.open(url, timeout=30) as answer:
-        return answer.status, answer.read().decode()
-
-
-def posted(front, path, body, key=None, headers=None):
-    """Status, headers, JSON of a request that no official client would send."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    given = {"content-type": "application/json", "authorization": f"Bearer {key or front.key}"}
-    request = urllib.request.Request(front.url + path, data, given | (headers or {}))
-    try:
-        with _DIRECT.open(request, timeout=30) as answer:
-            return answer.status, answer.headers, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.code, error.headers, json.loads(error.read())
+from upstreams import MODEL, Counting, asked, got, value_of
 
 
 def best(body, prompt="Why?"):
