@@ -213,6 +213,16 @@ def test_completions_are_paid_for():
     assert all(one.budget.responses == len(one.candidates) for one in plain)
 
 
+@pytest.mark.parametrize("block", [None, 1, 2, 3, CAP, CAP + 1])
+@pytest.mark.parametrize("rollouts", [0, 2])
+def test_the_most_it_takes_is_what_the_longest_answers_take(block, rollouts):
+    """On a policy that never ends by itself every answer takes the most, to the token."""
+    endless = np.tile([0.5, 0.3, 0.2, 0.0], (1, len(LM.beginnings), 1))
+    lm, procedure = TabularLM(("x",), LM.tokens, endless), BlockwiseBestOfN(N, block, rollouts)
+    for one in answered(procedure, 5, policy=lm):
+        assert one.budget == procedure.most_within(CAP)
+
+
 def test_a_language_model_goes_on_block_by_block(make_lm):
     lm = make_lm(Sampling(temperature=0.8, max_new_tokens=6))
     prompts = [Prompt.from_text(text) for text in ("the film is", "a", "it is a lazy")]

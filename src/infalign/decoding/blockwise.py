@@ -81,6 +81,18 @@ class BlockwiseBestOfN(TextProcedure):
         """Per block; how many blocks there are shows only in the end."""
         return self.n * (1 + self.rollouts)
 
+    def most_within(self, longest: int) -> Budget:
+        """Every block is drawn N times and completed from its end, m times each.
+
+        Example:
+            >>> BlockwiseBestOfN(4, block=16).most_within(64)
+            Budget(responses=16, tokens=256)
+        """
+        ends = range(longest if self.block is None else self.block, longest, self.block or longest)
+        rollouts = self.n * self.rollouts
+        tokens = self.n * longest + rollouts * sum(longest - end for end in ends)
+        return Budget(self.n * (len(ends) + 1) + rollouts * len(ends), tokens)
+
     @property
     def needs_beginnings(self) -> bool:
         return self.block is not None

@@ -158,6 +158,10 @@ class TextProcedure(ABC):
         """Responses sampled for one answer at most, whole or in part."""
         raise NotImplementedError
 
+    def most_within(self, longest: int) -> "Budget":
+        """What one answer takes at most, where a response has at most `longest` tokens."""
+        return Budget(self.most, self.most * longest)
+
     @property
     def needs_reward(self) -> bool:
         """Whether it ever asks for a score."""
