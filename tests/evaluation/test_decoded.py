@@ -86,7 +86,7 @@ def sampled(procedure, calibration=None):
 
 
 def test_votes_and_soft_choices_are_measured_without_bias():
-    """|z| > 4.5 over 400 prompts: false alarms of 1e-5 each; measured at most 1.5."""
+    """|z| > 4.5 over 400 prompts: false alarms of 1e-5 each; measured at most 1.0."""
     vote = voting.MajorityVote(3)
     found = sampled(vote)
     exact = win(vote.decoded_masses(OURS), vote.decoded_masses(THEIRS))

@@ -42,11 +42,27 @@ from infalign.config.members import (
     Transform,
     WorstOfN,
 )
-from infalign.config.solvers import ExactSolver, FitSolver, OfflineSolver, OnlineSolver, Solver
+from infalign.config.solvers import (
+    ExactSolver,
+    FitSolver,
+    OfflineSolver,
+    OnlineDecodedSolver,
+    OnlineSolver,
+    Solver,
+)
+from infalign.config.text_procedures import (
+    MCMC,
+    BlockwiseBestOfN,
+    MajorityVote,
+    SoftBestOfN,
+    TextProcedure,
+)
 
 __all__ = [
+    "MCMC",
     "VLLM",
     "BestOfN",
+    "BlockwiseBestOfN",
     "CallableReward",
     "CausalLM",
     "ChoiceLM",
@@ -63,8 +79,10 @@ __all__ = [
     "IdentityTransform",
     "LoRA",
     "LogTransform",
+    "MajorityVote",
     "MedianOfN",
     "OfflineSolver",
+    "OnlineDecodedSolver",
     "OnlineSolver",
     "OpenAIServer",
     "OptimalTransform",
@@ -76,7 +94,9 @@ __all__ = [
     "Report",
     "Reward",
     "Rollouts",
+    "SoftBestOfN",
     "Solver",
+    "TextProcedure",
     "Transform",
     "WorstOfN",
     "dump_experiment",

@@ -14,13 +14,8 @@ from infalign.config.members import (
     Transform,
 )
 from infalign.config.section import BY_KIND, NAME_ALONE, Section, is_positive, require
-from infalign.config.solvers import (
-    ExactSolver,
-    FitSolver,
-    OnlineSolver,
-    Solver,
-    require_shared_out,
-)
+from infalign.config.solvers import ExactSolver, FitSolver, OnlineSolver, Solver, require_shared_out
+from infalign.config.text_procedures import require_decoding_fits
 
 __all__ = [
     "CausalLM",
@@ -175,6 +170,8 @@ class Evaluate(Section):
     """Training prompts that policies are measured on; all by default. ≥ 2."""
     ns: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     """Best-of-N win rates are measured for these N. ≥ 1."""
+    repeats: int = 4
+    """Answers to each prompt of procedures that go on from beginnings. ≥ 1."""
     checkpoints: int = 4
     """Checkpoints of each policy that are measured, the last among them. ≥ 1."""
 
@@ -184,6 +181,7 @@ class Evaluate(Section):
             self.prompts is None or self.prompts >= 2,
             f"prompts is {self.prompts}; an error bar needs at least 2",
         )
+        require(self.repeats >= 1, f"repeats is {self.repeats}; at least 1 is needed")
         require(self.checkpoints >= 1, f"checkpoints is {self.checkpoints}; at least 1 is needed")
         require(
             bool(self.ns) and min(self.ns) >= 1,
@@ -267,6 +265,9 @@ class Experiment(Section):
         )
         require_engine_fits(self.rollouts.engine, self.policy, self.training, self.cluster)
         self._require_feasible_training()
+        require_decoding_fits(
+            self.procedure, self.policy, self.transform, self.training, self.evaluate.samples
+        )
 
     def _require_feasible_training(self) -> None:
         training = self.training

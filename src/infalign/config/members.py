@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from infalign.config.section import BY_KIND, NAME_ALONE, Section, require
+from infalign.config.text_procedures import MCMC, BlockwiseBestOfN, MajorityVote, SoftBestOfN
 
 __all__ = [
     "BestOfN",
@@ -180,7 +181,17 @@ class CallableReward(Section):
 
 
 Procedure = Annotated[
-    IdentityProcedure | BestOfN | WorstOfN | MedianOfN | OrderStatistic, BY_KIND, NAME_ALONE
+    IdentityProcedure
+    | BestOfN
+    | WorstOfN
+    | MedianOfN
+    | OrderStatistic
+    | SoftBestOfN
+    | MajorityVote
+    | BlockwiseBestOfN
+    | MCMC,
+    BY_KIND,
+    NAME_ALONE,
 ]
 Transform = Annotated[
     OptimalTransform | IdentityTransform | LogTransform | ExponentialTransform, BY_KIND, NAME_ALONE

@@ -17,6 +17,7 @@ __all__ = [
     "ExactSolver",
     "FitSolver",
     "OfflineSolver",
+    "OnlineDecodedSolver",
     "OnlineSolver",
     "Solver",
     "require_shared_out",
@@ -193,7 +194,42 @@ class OnlineSolver(_Solver):
         )
 
 
-Solver = Annotated[ExactSolver | FitSolver | OfflineSolver | OnlineSolver, BY_KIND, NAME_ALONE]
+@dataclass(frozen=True, kw_only=True)
+class OnlineDecodedSolver(_Solver):
+    """REINFORCE on the win rate after decoding itself; needs no transform and no theory.
+
+    `beta` is in win rate per nat: what the last nat of KL has to win. The baselines are trained
+    online towards the KL that the exact tilt by the bare quantile has at this `beta`.
+    """
+
+    samples_per_prompt: int = 8
+    """Responses drawn to each prompt in a step; more than the procedure's n. ≥ 2."""
+    replays: int = 64
+    """Subsets of them on which the procedure is run, about. ≥ 1."""
+    runs: int = 4
+    """Runs at each prompt in a step, where it goes on from beginnings of responses. ≥ 2."""
+    opponents: int = 32
+    """The reference's answers to each prompt that are to be beaten. ≥ 1."""
+    kind: Literal["online_decoded"] = "online_decoded"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_samples(self.samples_per_prompt)
+        require(
+            self.beta is not None,
+            f"kl is {self.kl}, but no theory says which β leads there for what is decoded; `beta` "
+            "is needed, in win rate per nat (0.1, say), and stop_at_kl to stay below a KL",
+        )
+        for name, least in (("replays", 1), ("runs", 2), ("opponents", 1)):
+            value = getattr(self, name)
+            require(value >= least, f"{name} is {value}; at least {least} is needed")
+
+
+Solver = Annotated[
+    ExactSolver | FitSolver | OfflineSolver | OnlineSolver | OnlineDecodedSolver,
+    BY_KIND,
+    NAME_ALONE,
+]
 
 
 def require_shared_out(training: Any, prompts: int | None, said: str) -> None:

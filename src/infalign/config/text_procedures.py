@@ -1,0 +1,152 @@
+"""Procedures on text that the experiment file may name: what ranks of whole responses do not tell.
+
+No theory predicts what they win; they are trained for with `training: {kind: online_decoded}`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from infalign.config.section import Section, is_positive, require
+
+__all__ = [
+    "MCMC",
+    "BlockwiseBestOfN",
+    "MajorityVote",
+    "SoftBestOfN",
+    "TextProcedure",
+    "require_decoding_fits",
+]
+
+
+def _require_counts(section: Section, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        require(
+            not isinstance(value, bool) and value >= least,
+            f"{name} is {value}; a whole number is needed, at least {least}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextProcedure(Section):
+    """What the procedures on text share."""
+
+    @property
+    def candidates(self) -> int:
+        """Stored responses that one answer is found among; 1 where it decodes for itself."""
+        return 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftBestOfN(TextProcedure):
+    """One of N responses is shown, drawn with weights exp(quantile / temperature)."""
+
+    n: int = 4
+    """Responses sampled for one answer. ≥ 1."""
+    temperature: float = 0.1
+    """In quantiles; best-of-N near 0. ≥ 0.005."""
+    kind: Literal["soft_best_of_n"] = "soft_best_of_n"
+
+    def __post_init__(self) -> None:
+        _require_counts(self, 1, "n")
+        require(
+            math.isfinite(self.temperature) and self.temperature >= 0.005,
+            f"temperature is {self.temperature}; a finite number, at least 0.005, is needed",
+        )
+
+    @property
+    def candidates(self) -> int:
+        return self.n
+
+
+@dataclass(frozen=True, kw_only=True)
+class MajorityVote(TextProcedure):
+    """What most of N responses say is shown."""
+
+    n: int = 4
+    """Responses sampled for one answer. ≥ 1."""
+    extract: str = "text"
+    """What a response says: `text`, or a name that `infalign.decoding.voting` knows."""
+    kind: Literal["majority_vote"] = "majority_vote"
+
+    def __post_init__(self) -> None:
+        _require_counts(self, 1, "n")
+
+    @property
+    def candidates(self) -> int:
+        return self.n
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockwiseBestOfN(TextProcedure):
+    """Every so many tokens, the best of N continuations by the reward is gone on from."""
+
+    n: int = 4
+    """Continuations of each block. ≥ 1."""
+    block: int = 8
+    """Tokens of a block. ≥ 1."""
+    rollouts: int = 0
+    """Completions whose mean reward judges an unfinished text; 0: the reward of the text so far."""
+    kind: Literal["blockwise_best_of_n"] = "blockwise_best_of_n"
+
+    def __post_init__(self) -> None:
+        _require_counts(self, 1, "n", "block")
+        _require_counts(self, 0, "rollouts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MCMC(TextProcedure):
+    """A chain that rewrites the end of its response, towards the policy tilted by reward / beta."""
+
+    beta: float
+    """Of the chain's target, in the reward's own unit. > 0."""
+    rounds: int = 16
+    """Steps of the chain. ≥ 1."""
+    kind: Literal["mcmc"] = "mcmc"
+
+    def __post_init__(self) -> None:
+        _require_counts(self, 1, "rounds")
+        require(is_positive(self.beta), f"beta is {self.beta}; a finite number > 0 is needed")
+
+
+def require_decoding_fits(
+    procedure: Any, policy: Any, transform: Any, training: Any, samples: int
+) -> None:
+    """Refuse a procedure on text where something else is built on ranks.
+
+    Args:
+        procedure: the experiment's section, as are policy, transform and training.
+        samples: responses that a policy is measured on.
+
+    Raises:
+        ValueError: naming what does not fit, and what would.
+    """
+    decoded = training.kind == "online_decoded"
+    n = procedure.candidates
+    require(
+        not decoded or training.samples_per_prompt > n,
+        f"training.samples_per_prompt is {getattr(training, 'samples_per_prompt', 0)}, but "
+        f"procedure samples {n}; what one is worth shows where it is left out: more are needed",
+    )
+    if not isinstance(procedure, TextProcedure):
+        return
+    require(
+        decoded,
+        f"procedure is {procedure.kind}, for which no transform is known, but training is "
+        f"{training.kind}; `training: {{kind: online_decoded, beta: 0.1}}` is needed",
+    )
+    require(
+        policy.kind == "causal_lm",
+        f"procedure is {procedure.kind}, but policy is {policy.kind}; choose `policy: causal_lm`",
+    )
+    require(
+        transform.kind == "optimal",
+        f"transform is {transform.kind}, but for procedure {procedure.kind} training takes none; "
+        "leave it out",
+    )
+    require(
+        not isinstance(procedure, SoftBestOfN) or 2 * n <= samples,
+        f"evaluate.samples is {samples}, but procedure samples {n} and needs as many of the "
+        "reference again for quantiles; twice as many are needed",
+    )
