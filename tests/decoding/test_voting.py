@@ -170,6 +170,15 @@ def test_equal_texts_are_compared_once():
     assert sorted(asked) == [("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")]
 
 
+def test_one_that_is_worth_very_little_makes_no_others_equals():
+    utility = Broken(np.array([[0.5, 0.5, 0.4], [0.5, 0.5, 0.5], [-1e30, -1e30, 0.0]]))
+    drawn = {
+        bayes_risk(["a", "b", "c"], np.ones(3), utility, np.random.default_rng(i))
+        for i in range(20)
+    }
+    assert drawn == {1}
+
+
 @dataclasses.dataclass
 class Broken:
     """A utility that gives what it is told to."""

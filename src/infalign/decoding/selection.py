@@ -19,7 +19,7 @@ from infalign.prompts import Prompt
 from infalign.protocols import Response
 from infalign.quantile.procedures import Procedure, RankProcedure
 
-__all__ = ["Selection", "pick", "refuse_rewards"]
+__all__ = ["Selection", "pick", "pick_early", "refuse_rewards"]
 
 
 @final

@@ -125,7 +125,7 @@ def heaviest(
 ) -> int:
     """Index of the largest support; among equals drawn by weight, uniformly if they have none."""
     top = support.max()
-    best = np.flatnonzero(support >= top - _TIE * max(abs(top), np.abs(support).max()))
+    best = np.flatnonzero(support >= top - _TIE * abs(top))
     odds = weights[best] if weights[best].sum() > 0 else np.ones(len(best))
     return int(rng.choice(best, p=odds / odds.sum()))
 
