@@ -2,12 +2,17 @@
 
 import pytest
 
+from infalign.decoding.blockwise import BlockwiseBestOfN
+from infalign.decoding.mcmc import mcmc, qalign
 from infalign.decoding.names import (
     TEXT_PROCEDURE_NAMES,
     text_procedure_from_name,
     text_procedure_settings,
 )
+from infalign.decoding.search import BlockSearch, TreeSearch
 from infalign.decoding.selection import Selection
+from infalign.decoding.voting import MajorityVote, MinimumBayesRisk, WeightedVote
+from infalign.decoding.voting.extracting import last_number
 from infalign.quantile.names import PROCEDURE_NAMES
 from infalign.quantile.procedures import BestOfN, RewindAndRepeat, SoftBestOfN, best_of_poisson
 
@@ -32,6 +37,30 @@ def test_names_of_selection(given, settings, procedure):
 
 
 @pytest.mark.parametrize(
+    ("given", "settings", "procedure"),
+    [
+        ("best_of_n(8, at_once=2, maximum=1)", {}, Selection(BestOfN(8), 2, maximum=1)),
+        ("blockwise_best_of_4(block=16)", {}, BlockwiseBestOfN(4, 16)),
+        ("blockwise-best-of-n", {"n": 4, "block": 8}, BlockwiseBestOfN(4, 8)),
+        ("majority_vote(8, extract=last_number)", {}, MajorityVote(8, "last_number")),
+        ("majority-vote", {"n": 8}, MajorityVote(8)),
+        ("weighted_vote(8, 0.5)", {}, WeightedVote(8, 0.5)),
+        ("minimum_bayes_risk(8, exact_match)", {}, MinimumBayesRisk(8, "exact_match")),
+        ("qalign(0.5)", {"steps": 64}, qalign(0.5, 64)),
+        ("qalign(extract=last_number, beta=0.5)", {}, qalign(0.5, extract=last_number)),
+        ("mcmc(0.5, steps=8, chains=2)", {}, mcmc(0.5, 8, chains=2)),
+        ("mcmc", {"n": 4, "steps": 8}, mcmc(n=4, steps=8)),
+        ("mcmc(transform=log)", {"beta": 0.5}, mcmc(0.5, transform="log")),
+        ("block_search(2, 4, 8)", {}, BlockSearch(2, 4, block=8)),
+        ("block_search(beta=0.5)", {}, BlockSearch(beta=0.5)),
+        ("tree_search(8, calibrated=1)", {}, TreeSearch(8, calibrated=True)),
+    ],
+)
+def test_names_of_what_looks_inside_a_response(given, settings, procedure):
+    assert text_procedure_from_name(given, **settings) == procedure
+
+
+@pytest.mark.parametrize(
     ("call", "said"),
     [
         (lambda: text_procedure_from_name("best_off_n", n=4), "Did you mean 'best_of_n'"),
@@ -42,6 +71,16 @@ def test_names_of_selection(given, settings, procedure):
         (lambda: text_procedure_from_name("best_of_n", steps=3), "Unknown setting 'steps'"),
         (lambda: text_procedure_from_name("best_of_8(("), "brackets"),
         (lambda: text_procedure_from_name("soft_best_of_n", n=2, temperature=0.0), "temperature"),
+        (lambda: text_procedure_from_name("majority_vot", n=4), "Did you mean 'majority_vote'"),
+        (lambda: text_procedure_from_name("majority_vote(8, extract=last_nomber)"), "last_number"),
+        (lambda: text_procedure_from_name("minimum_bayes_risk(8, utility=rug)"), "rouge"),
+        (lambda: text_procedure_from_name("qalign(0)"), "beta"),
+        (lambda: text_procedure_from_name("qalign(steps=-1)"), "-1"),
+        (lambda: text_procedure_from_name("mcmc(nan)"), "beta"),
+        (lambda: text_procedure_from_name("weighted_vote(8, -1)"), "beta"),
+        (lambda: text_procedure_from_name("blockwise_best_of_4(block=0)"), "block"),
+        (lambda: text_procedure_from_name("block_search(width=0)"), "width"),
+        (lambda: text_procedure_from_name("mcmc(steps=many)"), "a number is needed"),
     ],
 )
 def test_wrong_names_are_refused_with_the_nearest_right_one(call, said):
@@ -50,6 +89,8 @@ def test_wrong_names_are_refused_with_the_nearest_right_one(call, said):
 
 
 def test_settings_are_told():
-    assert text_procedure_settings("order_statistic") == ["probabilities"]
-    assert text_procedure_settings("best_of_n") == ["n"]
-    assert text_procedure_settings("identity") == []
+    assert text_procedure_settings("identity") == ["at_once", "minimum", "maximum"]
+    assert text_procedure_settings("best_of_n")[0] == "n"
+    assert text_procedure_settings("order_statistic")[0] == "probabilities"  # and no label
+    assert text_procedure_settings("qalign")[:2] == ["beta", "steps"]
+    assert all("self" not in text_procedure_settings(name) for name in TEXT_PROCEDURE_NAMES)

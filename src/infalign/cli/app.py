@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from infalign.cli import assets, export, plan, stages, starter
+from infalign.cli import answer, assets, export, plan, stages, starter
 from infalign.cli.console import print_result
 from infalign.cli.failing import set_debug
 
 __all__ = ["app", "run"]
 
 START, ONE_BY_ONE = "Start here", "One stage at a time: each makes what it needs and is missing"
+ANSWER = "Answer by a procedure"
 
 app = typer.Typer(
     name="infalign",
@@ -61,8 +62,9 @@ for name, verb in {
     "run": stages.run,
 }.items():
     app.command(name, rich_help_panel=START)(verb)
-for name in ("rollout", "reward", "calibrate", "train", "decode", "evaluate", "report"):
+for name in ("rollout", "reward", "calibrate", "train", "evaluate", "report"):
     app.command(name, rich_help_panel=ONE_BY_ONE)(getattr(stages, name))
+app.command("decode", rich_help_panel=ANSWER)(answer.decode)
 app.add_typer(export.app, name="export", rich_help_panel="Other engines")
 app.add_typer(assets.app, name="assets", rich_help_panel="Embedded models and data")
 

@@ -72,9 +72,14 @@ class Terminal:
             yield
 
     @contextlib.contextmanager
-    def progress(self, label: str) -> Iterator[Update]:
-        """A bar, or plain lines where there is no terminal, for the block."""
-        pace = Pace(self._clock)
+    def progress(self, label: str, aside: Callable[[], str] | None = None) -> Iterator[Update]:
+        """A bar, or plain lines where there is no terminal, for the block.
+
+        Args:
+            label: what is being done.
+            aside: what else to show beside how far it is, asked as often as it is shown.
+        """
+        pace = Pace(self._clock, aside)
         with self._bar(label, pace) if self._is_live else _Lines(label, pace, self.say) as show:
 
             def update(done: int, total: int) -> None:
@@ -189,14 +194,19 @@ def _line(label: str, pace: Pace) -> str:
 
 def _pace(pace: Pace) -> str:
     if pace.rate is None or pace.remaining is None:
-        return written_duration(pace.elapsed)
-    return f"{written_rate(pace.rate)}, {written_duration(pace.remaining)} left"
+        return written_duration(pace.elapsed) + _aside(pace)
+    return f"{written_rate(pace.rate)}, {written_duration(pace.remaining)} left{_aside(pace)}"
 
 
 def _summary(label: str, pace: Pace) -> str:
     counted = "" if pace.total is None else f"  {pace.done}/{pace.total}"
     rate = "" if pace.rate is None else f"  {written_rate(pace.rate)}"
-    return f"{label}{counted}  in {written_duration(pace.elapsed)}{rate}"
+    return f"{label}{counted}  in {written_duration(pace.elapsed)}{rate}{_aside(pace)}"
+
+
+def _aside(pace: Pace) -> str:
+    said = pace.aside()
+    return f"  {said}" if said else ""
 
 
 def print_result(text: str) -> None:

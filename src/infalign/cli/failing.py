@@ -71,11 +71,16 @@ def explained(verb: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextlib.contextmanager
-def kept(folder: str | Path) -> Iterator[None]:
-    """Say of what stops the block that finished work is kept, and how to go on from it."""
+def kept(folder: str | Path, also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Say of what stops the block that finished work is kept, and how to go on from it.
+
+    Args:
+        folder: where it is kept.
+        also: errors that come after work has begun, beside the usual ones.
+    """
     try:
         yield
-    except (KeyboardInterrupt, OSError, RuntimeError) as stop:
+    except (KeyboardInterrupt, OSError, RuntimeError, *also) as stop:
         if Path(folder).is_dir():
             stop.add_note(
                 f"What was finished is kept in {folder}. The same command goes on from there:\n"

@@ -21,8 +21,12 @@ class Pace:
         (2.0, 20.0)
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, aside: Callable[[], str] | None = None
+    ) -> None:
         self._clock = clock
+        self.aside = aside or (lambda: "")
+        """What else there is to say of the work as it goes, or nothing."""
         self._began = clock()
         self._first: tuple[float, int] | None = None
         self._latest = self._began

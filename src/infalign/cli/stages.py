@@ -1,9 +1,8 @@
 """`run`, `demo` and a verb per stage: what goes on between an experiment file and its report."""
 
 import importlib.util
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +11,10 @@ from infalign.cli.failing import explained, kept
 from infalign.cli.opening import Changes, File, Output, opened_study, pipeline_module, terminal
 
 if TYPE_CHECKING:
-    from infalign.decoding import Decoded
     from infalign.pipeline import Study
 
 __all__ = [
     "calibrate",
-    "decode",
     "demo",
     "evaluate",
     "report",
@@ -161,33 +158,6 @@ def train(
 
 
 @explained
-def decode(
-    file: File,
-    policy: Annotated[
-        str,
-        typer.Option(
-            "--policy", "-p", metavar="NAME", help="infalign, calibrated, raw or reference."
-        ),
-    ] = "infalign",
-    changes: Changes = None,
-    output: Output = None,
-) -> None:
-    """Answer the held-out prompts by the procedure: one JSON object per prompt.
-
-    Best-of-4, say, samples four responses and answers with the one of highest reward. Both the \
-answer and the candidates are written to standard output.
-
-    Examples:
-      [cyan]infalign decode experiment.yaml > answers.jsonl[/]
-      [cyan]infalign decode experiment.yaml --policy reference[/]
-    """
-    with opened_study(file, changes, output) as (study, pipeline):
-        texts = {prompt.id: prompt.text for prompt in study.prompts["held-out"]}
-        for decoded in pipeline.decode(study, policy):
-            print_result(json.dumps(_record(decoded, texts), ensure_ascii=False))
-
-
-@explained
 def evaluate(
     file: File, policy: Policies = None, changes: Changes = None, output: Output = None
 ) -> None:
@@ -224,18 +194,3 @@ def _show_report(path: Path) -> None:
 
 def _show_folder(study: "Study") -> None:
     print_result(str(study.folder))
-
-
-def _record(decoded: "Decoded", texts: dict[str, str]) -> dict[str, Any]:
-    return {
-        "prompt_id": decoded.prompt_id,
-        "prompt": texts[decoded.prompt_id],
-        "answer": decoded.text,
-        "reward": _json_number(decoded.rewards[decoded.index]),
-        "candidates": [response.text for response in decoded.candidates],
-        "rewards": [_json_number(value) for value in decoded.rewards],
-    }
-
-
-def _json_number(value: float) -> float | None:
-    return value if value == value else None  # JSON has no NaN

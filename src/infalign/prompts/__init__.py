@@ -9,6 +9,13 @@ put the same question on both sides; repeats are therefore left out, and a warni
 """
 
 from infalign.prompts.prompt import Message, Prompt, render_prompts, split_prompts
-from infalign.prompts.reading import load_prompts
+from infalign.prompts.reading import load_prompts, prompts_from_lines
 
-__all__ = ["Message", "Prompt", "load_prompts", "render_prompts", "split_prompts"]
+__all__ = [
+    "Message",
+    "Prompt",
+    "load_prompts",
+    "prompts_from_lines",
+    "render_prompts",
+    "split_prompts",
+]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from infalign.prompts.prompt import Prompt, shown
 
-__all__ = ["load_prompts"]
+__all__ = ["load_prompts", "prompts_from_lines"]
 
 FIELDS = ("prompt", "question", "instruction", "text", "messages")
 """Columns looked for, in this order, when no field is named."""
@@ -54,7 +54,40 @@ def load_prompts(
     path = Path(path)
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; it must be at least 1, or None for all prompts.")
-    rows = _rows(path)
+    return _collected(_rows(path), path, field, limit)
+
+
+def prompts_from_lines(
+    lines: Iterable[bytes], source: str = "standard input", field: str | None = None
+) -> list[Prompt]:
+    """Prompts from a stream: JSONL where its first line is an object, else a prompt on each line.
+
+    Args:
+        lines: UTF-8, with their endings.
+        source: what messages call the stream.
+        field: column to read of JSONL, see :func:`load_prompts`.
+
+    Raises:
+        ValueError: as :func:`load_prompts`.
+
+    Example:
+        >>> [prompt.text for prompt in prompts_from_lines([b"Why?\\n", b"\\n", b"How?\\n"])]
+        ['Why?', 'How?']
+        >>> prompts_from_lines([b'{"question": "Why?"}\\n'])[0].text
+        'Why?'
+    """
+    given = list(lines)
+    texts = _decoded(given, source)
+    if next((line for line in given if line.strip()), b"").lstrip().startswith(b"{"):
+        return _collected(_json_rows(texts, source), source, field, None)
+    stripped = ((number, text.rstrip("\r\n")) for number, text in enumerate(texts, 1))
+    plain: Iterator[Row] = ((f"line {n}", {"prompt": text}) for n, text in stripped if text.strip())
+    return _collected(plain, source, None, None)
+
+
+def _collected(
+    rows: Iterator[Row], path: Path | str, field: str | None, limit: int | None
+) -> list[Prompt]:
     first = next(rows, None)
     if first is None:
         raise ValueError(f"{path} holds no prompts; it is empty. One record per prompt is needed.")
@@ -95,7 +128,7 @@ def _prompt_of(row: Mapping[str, Any], field: str, joins_input: bool) -> Prompt:
     return Prompt.from_messages(value)
 
 
-def _choose_field(row: Mapping[str, Any], field: str | None, path: Path) -> str:
+def _choose_field(row: Mapping[str, Any], field: str | None, path: Path | str) -> str:
     wanted = (field,) if field else FIELDS
     for name in wanted:
         if name in row:
@@ -124,18 +157,26 @@ def _rows(path: Path) -> Iterator[Row]:
 def _text_lines(path: Path) -> Iterator[str]:
     """Lines with their endings, decoded one by one so that an error knows its line."""
     with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number}: byte {error.start + 1} "
-                    f"(0x{raw[error.start]:02x}) is not UTF-8. Save the file as UTF-8."
-                ) from error
+        yield from _decoded(file, path)
+
+
+def _decoded(lines: Iterable[bytes], path: Path | str) -> Iterator[str]:
+    for number, raw in enumerate(lines, 1):
+        try:
+            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}: byte {error.start + 1} "
+                f"(0x{raw[error.start]:02x}) is not UTF-8. Save the file as UTF-8."
+            ) from error
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_text_lines(path), 1):
+    return _json_rows(_text_lines(path), path)
+
+
+def _json_rows(lines: Iterable[str], path: Path | str) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:

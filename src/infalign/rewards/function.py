@@ -29,6 +29,8 @@ class FunctionReward:
     Args:
         function: a callable, or `module:function` to import (dotted names on both sides).
         name: the reward's column in the store and the report; by default the function's name.
+        must_be_finite: refuse NaN and infinities here; otherwise whoever asked for the reward
+            decides what they mean (a chain keeps its state and goes on).
 
     Raises:
         ValueError: not importable, or not a function.
@@ -40,7 +42,14 @@ class FunctionReward:
         [[-6.0, -2.0]]
     """
 
-    def __init__(self, function: str | Callable[..., Any], name: str | None = None) -> None:
+    def __init__(
+        self,
+        function: str | Callable[..., Any],
+        name: str | None = None,
+        *,
+        must_be_finite: bool = True,
+    ) -> None:
+        self._must_be_finite = must_be_finite
         self._function = _imported(function) if isinstance(function, str) else function
         self.name = name or getattr(self._function, "__name__", "function")
         self.source = _source(self._function)
@@ -107,7 +116,7 @@ class FunctionReward:
                 f"wrong at prompt {start + index} ({prompts[index][:60]!r}). {_CONTRACT}"
             )
         rewards = np.array(rows)
-        if not np.isfinite(rewards).all():
+        if self._must_be_finite and not np.isfinite(rewards).all():
             index, k = map(int, np.argwhere(~np.isfinite(rewards))[0])
             raise ValueError(
                 f"the reward function {self.name} returned {rewards[index, k]} for response {k} of "

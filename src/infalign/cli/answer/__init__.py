@@ -1,0 +1,5 @@
+"""Verbs that answer by a procedure: `decode` a file of prompts, or `chat`."""
+
+from infalign.cli.answer.decode import decode
+
+__all__ = ["decode"]

@@ -1,0 +1,262 @@
+"""Answering a file of prompts: what is checked first, and the loop that can be stopped."""
+
+import contextlib
+import hashlib
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infalign.cli.answer.given import SETTINGS, Given
+from infalign.cli.answer.members import policy_of, procedure_of, reward_of
+from infalign.cli.changes import experiment_from
+from infalign.cli.console import Terminal, print_result
+from infalign.cli.failing import kept
+from infalign.cli.opening import terminal
+from infalign.prompts import Prompt, load_prompts, prompts_from_lines, render_prompts
+from infalign.protocols import Reward
+
+if TYPE_CHECKING:
+    from infalign.decoding import Budget, TextProcedure
+    from infalign.decoding.answer_files import AnswerFile
+    from infalign.decoding.answering import Answering, Ceiling
+
+__all__ = ["answer_prompts"]
+
+
+def answer_prompts(given: Given, said: Mapping[str, Any]) -> None:
+    """Answer a file of prompts, as the options say.
+
+    What can be refused without loading a model is refused first.
+
+    Raises:
+        ValueError: prompts, a procedure, a reward or a policy that cannot be used, or answers of
+            other settings where these would be written.
+        BudgetEnd: the budget does not reach.
+    """
+    from infalign.decoding.answer_files import AnswerFile
+    from infalign.decoding.answering import Answering, Ceiling, chunk_for
+
+    ceiling = Ceiling(said["max_responses"], said["max_tokens_total"])
+    procedure = _procedure(given, said)
+    _refuse_without(procedure, said)
+    prompts = _prompts(said["source"], said["field"], said["limit"])
+    chunk = chunk_for(procedure) if said["chunk"] is None else said["chunk"]
+    numbers = {"seed": said["seed"] or 0, "chunk": chunk, "calibrate": said["calibrate"] or 0}
+    with contextlib.ExitStack() as stack:
+        show = stack.enter_context(terminal())
+        reward, judged_by = _reward(given, said)
+        settings = _settings(given, procedure, prompts, judged_by, numbers)
+        output = said["output"]
+        if output is not None:
+            AnswerFile(output, settings).refuse_others()
+        with show.working("loading"):
+            is_chat = any(prompt.messages for prompt in prompts)
+            policy, render = policy_of(given, is_chat, stack)
+        answering = Answering(procedure, policy, reward, **numbers)
+        if is_chat:
+            prompts = render_prompts(prompts, render)
+        answering.check(prompts)
+        if output is None:
+            _to_stdout(answering, prompts, ceiling, show)
+        else:
+            file = AnswerFile(output, settings | {"policy": policy.fingerprint})
+            _to_file(answering, prompts, ceiling, file, show)
+
+
+def _to_file(
+    answering: "Answering",
+    prompts: Sequence[Prompt],
+    ceiling: "Ceiling",
+    file: "AnswerFile",
+    show: Terminal,
+) -> None:
+    file.refuse_others()
+    if file.is_finished:
+        file.clean_up()
+        show.note(f"all {len(prompts):,} answers are there already")
+        print_result(str(file.path))
+        return
+    chunks = answering.chunks(prompts)
+    shown = _Shown(answering, prompts, show, file.folder)
+    with file.owned(), kept(file.folder, (ValueError,)), shown:
+        done = [file.chunk(place) for place in range(len(chunks))]
+        shown.found([row for rows in done for row in rows or ()])
+        for place, some in enumerate(chunks):
+            if done[place] is None:
+                shown.refuse(ceiling, some)
+                rows = answering.rows(some, place, shown.meter)
+                file.keep(place, rows)
+                shown.answered(rows)
+        file.finish(len(chunks))
+    file.clean_up()
+    show.say(shown.summary())
+    print_result(str(file.path))
+
+
+def _to_stdout(
+    answering: "Answering", prompts: Sequence[Prompt], ceiling: "Ceiling", show: Terminal
+) -> None:
+    from infalign.decoding.answer_files import answer_lines
+
+    with _Shown(answering, prompts, show) as shown:
+        shown.found([])
+        for place, some in enumerate(answering.chunks(prompts)):
+            shown.refuse(ceiling, some)
+            rows = answering.rows(some, place, shown.meter)
+            for line in answer_lines(rows):
+                print_result(line)
+            shown.answered(rows)
+    show.say(shown.summary())
+
+
+class _Shown:
+    """The bar, with the budget so far."""
+
+    def __init__(
+        self,
+        answering: "Answering",
+        prompts: Sequence[Prompt],
+        show: Terminal,
+        folder: Path | None = None,
+    ) -> None:
+        from infalign.decoding.metering import Meter
+
+        self._folder = folder
+        self._answering, self._total = answering, len(prompts)
+        self._label = f"decode by {answering.procedure.name}"
+        self._progress = show.progress(self._label, self._aside)
+        self._update: Callable[[int, int], None] = lambda done, total: None
+        self.meter = Meter(self._tick)
+        self._done, self._began, self._before = 0, time.monotonic(), self.meter.spent
+
+    def __enter__(self) -> "_Shown":
+        self._update = self._progress.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._progress.__exit__(*error)
+
+    def found(self, rows: Sequence[dict[str, Any]]) -> None:
+        """What an earlier sitting left."""
+        from infalign.decoding.answering import spent_on
+
+        self._done = len(rows)
+        self.meter.spent = self._before = spent_on(rows)
+        self._began = time.monotonic()
+        self._tick()
+
+    def answered(self, rows: Sequence[dict[str, Any]]) -> None:
+        """So many more."""
+        self._done += len(rows)
+        self._tick()
+
+    def refuse(self, ceiling: "Ceiling", some: Sequence[Prompt]) -> None:
+        """Stop where the budget could be exceeded."""
+        from infalign.decoding.answering import BudgetEnd
+
+        left = self._total - self._done
+        try:
+            ceiling.refuse(self.meter.spent, self._answering.most(len(some)), left)
+        except BudgetEnd as end:
+            where = "" if self._folder is None else f" What was finished is kept in {self._folder}."
+            end.add_note(
+                f"Raise --max-responses or --max-tokens-total to go on; lower --chunk to come "
+                f"closer.{where}"
+            )
+            raise
+
+    def summary(self) -> str:
+        """What it came to."""
+        name = self._answering.procedure.name
+        return f"{self._done:,} answers by {name}: {_written(self.meter.spent)}"
+
+    def _aside(self) -> str:
+        seconds = time.monotonic() - self._began
+        tokens = self.meter.spent.tokens - self._before.tokens
+        rate = f", {tokens / seconds:,.0f} tokens/s" if tokens and seconds > 1 else ""
+        return _written(self.meter.spent) + rate
+
+    def _tick(self) -> None:
+        self._update(self._done, self._total)
+
+
+def _written(spent: "Budget") -> str:
+    return f"{spent.responses:,.0f} responses, {spent.tokens:,.0f} tokens"
+
+
+def _procedure(given: Given, said: Mapping[str, Any]) -> "TextProcedure":
+    """The procedure the options name, or the experiment's."""
+    settings = {name: said[name] for name in SETTINGS}
+    if said["procedure"] is not None:
+        return procedure_of(said["procedure"], **settings)
+    if given.experiment is None:
+        raise ValueError(
+            "nothing says how to answer: give --procedure, such as best_of_n with --n 8, or "
+            "majority_vote; identity is plain sampling."
+        )
+    section = experiment_from(given.experiment).procedure
+    own = {name: value for name, value in vars(section).items() if name != "kind"}
+    changed = {name: value for name, value in settings.items() if value is not None}
+    return procedure_of(section.kind, **(own | changed))
+
+
+def _refuse_without(procedure: "TextProcedure", said: Mapping[str, Any]) -> None:
+    """What the procedure cannot do without and no option brings."""
+    if procedure.needs_calibration and not said["calibrate"]:
+        raise ValueError(
+            f"{procedure.name} looks at quantiles under the reference, so the reference must be "
+            "drawn from: give --calibrate K, 64 say, responses to each prompt."
+        )
+    if procedure.needs_reward and said["reward"] is None and said["experiment"] is None:
+        raise ValueError(
+            f"{procedure.name} needs a reward to choose by; give --reward (`module:function`, a "
+            "classifier, or `embedded`), or a procedure that needs none, such as majority_vote."
+        )
+
+
+def _prompts(source: str, field: str | None, limit: int | None) -> list[Prompt]:
+    if source != "-":
+        return load_prompts(source, field, limit)
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit is {limit}; it must be at least 1.")
+    return prompts_from_lines(sys.stdin.buffer, field=field)[:limit]
+
+
+def _reward(given: Given, said: Mapping[str, Any]) -> tuple[Reward | None, Any]:
+    """The reward, and how settings name it: a function by its source, which may change."""
+    if said["reward"] is not None:
+        reward: Any = reward_of(said["reward"], said["label"])
+        name = [said["reward"], said["label"]]
+    elif given.experiment is not None:
+        from infalign.pipeline import build
+
+        section = experiment_from(given.experiment).reward
+        reward, name = build.reward_of(section), {**vars(section)}
+    else:
+        return None, None
+    source = getattr(reward, "source", None)
+    return reward, [name, None if source is None else hashlib.sha256(source.encode()).hexdigest()]
+
+
+def _settings(
+    given: Given,
+    procedure: "TextProcedure",
+    prompts: Sequence[Prompt],
+    reward: Any,
+    numbers: Mapping[str, int],
+) -> dict[str, Any]:
+    """What the answers depend on, before a policy is loaded."""
+    ids = hashlib.sha256("".join(prompt.id for prompt in prompts).encode()).hexdigest()
+    law = {} if given.experiment else vars(given.sampling) | {"stop": list(given.sampling.stop)}
+    return {
+        "procedure": procedure.name,
+        # Functions show their address, which is another one in every process.
+        "procedure_settings": re.sub(r" at 0x[0-9a-f]+", "", repr(procedure)),
+        "prompts": f"{len(prompts)} with digest {ids[:16]}",
+        "reward": reward,
+        **law,
+        **numbers,
+    }

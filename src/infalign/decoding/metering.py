@@ -1,0 +1,93 @@
+"""What a procedure has sampled so far, while it runs: what a progress bar shows."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+
+from infalign.decoding.text_procedure import Budget, Draw, Steps, TextProcedure
+from infalign.prompts import Prompt
+from infalign.protocols import Response, Reward, Sampler
+
+__all__ = ["Meter", "Metered"]
+
+
+class Meter:
+    """Counts responses and new tokens.
+
+    Args:
+        told: called after each count.
+    """
+
+    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
+        self.spent = Budget(0, 0)
+        """So far."""
+        self._told = told
+
+    def add(self, cost: Budget) -> None:
+        """Count it."""
+        spent = self.spent
+        self.spent = Budget(spent.responses + cost.responses, spent.tokens + cost.tokens)
+        self._told()
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Metered(TextProcedure):
+    """The same procedure, with what it draws counted."""
+
+    procedure: TextProcedure
+    """Answers."""
+    meter: Meter
+    """Told of every draw."""
+
+    @property
+    def name(self) -> str:
+        return self.procedure.name
+
+    @property
+    def most(self) -> int:
+        return self.procedure.most
+
+    @property
+    def needs_reward(self) -> bool:
+        return self.procedure.needs_reward
+
+    @property
+    def needs_calibration(self) -> bool:
+        return self.procedure.needs_calibration
+
+    @property
+    def needs_beginnings(self) -> bool:
+        return self.procedure.needs_beginnings
+
+    @property
+    def needs_gaps(self) -> bool:
+        return self.procedure.needs_gaps
+
+    def check(self, policy: Sampler, reward: Reward | None) -> None:
+        self.procedure.check(policy, reward)
+
+    def steps(self, prompt: Prompt, rng: np.random.Generator) -> Steps:
+        inner, reply = self.procedure.steps(prompt, rng), None
+        while True:
+            try:
+                wish = inner.send(reply)
+            except StopIteration as end:
+                return end.value
+            reply = yield wish
+            if isinstance(wish, Draw):
+                self.meter.add(_cost(wish, reply))
+
+
+def _cost(wish: Draw, reply: Any) -> Budget:
+    """Responses drawn, and of their tokens the new ones."""
+    given = [sum(i is not None for i in row) for row in wish.erased or wish.beginnings]
+    drawn: list[list[Response]] = reply
+    tokens = sum(
+        len(response.token_ids) - known
+        for known, row in zip(given, drawn, strict=True)
+        for response in row
+    )
+    return Budget(sum(map(len, drawn)), max(0, tokens))
