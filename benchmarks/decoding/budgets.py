@@ -1,6 +1,6 @@
 """Measures what each procedure wins for the tokens it spends; adds to result.json as it goes.
 
-python benchmarks/decoding/budgets.py [--smoke] [--task reviews|capitals] [--only NAME] [--repeats N]
+python benchmarks/decoding/budgets.py [--smoke] [--task reviews|capitals] [--only NAME] [--repeats]
 
 Two tasks for the embedded model. Film reviews: procedures choose by the training reward, answers
 are judged by the gold reward against plain answers. Capitals: closed answers, judged by a list.
