@@ -210,7 +210,6 @@ def token_server(policy, change=None, report=None):
     """
     report = report or policy.with_sampling(dataclasses.replace(policy.sampling, temperature=1.0))
     lock, bodies = threading.Lock(), []
-    texts = {}
 
     class Handler(_Local):
         def do_GET(self):
@@ -230,12 +229,13 @@ def token_server(policy, change=None, report=None):
             return self.reply(200, {"choices": choices, "usage": usage})
 
         def drawn(self, body):
-            prompt = texts.setdefault(tuple(body["prompt"]), _as_text(policy, body["prompt"]))
-            n = body.get("n", 1)
+            read, n = tuple(body["prompt"]), body.get("n", 1)
             law = dataclasses.replace(policy.sampling, temperature=body["temperature"])
-            sampler = policy.with_sampling(law)
-            (row,) = sampler.sample([prompt], n, np.random.default_rng(body["seed"]))
-            totals = report.log_prob([prompt], [row])[0].tolist()
+            numbers = np.random.default_rng(body["seed"]).random((1, n, law.max_new_tokens))
+            sampler, cap = policy.with_sampling(law), body["max_tokens"]
+            (drawn,) = sampler._write([read], numbers[:, :, :cap].copy(), [cap])
+            row = [policy.codec.response(*answer) for answer in drawn]
+            totals = [_log_prob(report, read, response.token_ids) for response in row]
             return [
                 {
                     "index": i,
@@ -252,9 +252,13 @@ def token_server(policy, change=None, report=None):
         yield url, bodies
 
 
-def _as_text(policy, ids):
-    text = policy.tokenizer.decode(ids)
-    for candidate in (text, text.removeprefix("<|endoftext|>")):
-        if policy.codec.encode(candidate) == tuple(ids):
-            return candidate
-    raise AssertionError(f"{ids} is no prompt of this policy")
+def _log_prob(policy, read, tokens):
+    """Teacher forcing."""
+    import torch
+
+    with torch.no_grad():
+        logits = policy.module(input_ids=torch.tensor([[*read, *tokens]])).logits[
+            0, len(read) - 1 :
+        ]
+    law = torch.log_softmax(logits.double() / policy.sampling.temperature, -1)
+    return sum(law[place, token].item() for place, token in enumerate(tokens))

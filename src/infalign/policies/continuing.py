@@ -21,7 +21,7 @@ from infalign.policies.kept import KeptBeginnings
 from infalign.policies.loading import adapter_hash
 from infalign.policies.next_token import Head
 from infalign.policies.reuse import generate_from_kept
-from infalign.policies.tokens import TextCodec
+from infalign.policies.tokens import TextCodec, refuse_counts
 from infalign.protocols import Response, Sampling
 
 __all__ = ["Writer"]
@@ -95,9 +95,7 @@ class Writer(abc.ABC):
             ValueError: K or limit < 1; a prompt that leaves no room in the context window; a
                 beginning that has ended, fills the length cap, or has ids this model has not.
         """
-        _refuse_count("k", k, "at least one response per prompt must be asked for")
-        if limit is not None:
-            _refuse_count("limit", limit, "at least one new token must be allowed")
+        refuse_counts(k, limit)
         contexts = self.contexts(prompts)
         begun = self._begun(prompts, beginnings)
         longest = self.sampling.max_new_tokens
@@ -193,30 +191,15 @@ class Writer(abc.ABC):
         self, prompts: Sequence[str], beginnings: Sequence[Sequence[int]]
     ) -> list[tuple[int, ...]]:
         """The beginnings, each checked to be one that can be gone on from."""
-        if len(beginnings) != len(prompts):
-            raise ValueError(
-                f"{len(prompts)} prompts came with {len(beginnings)} beginnings; each prompt needs "
-                "one, which may be empty."
-            )
-        longest, known = self.sampling.max_new_tokens, range(len(self.head.weight))
-        begun = [tuple(int(token) for token in one) for one in beginnings]
+        begun = self.codec.beginnings(prompts, beginnings, self.sampling.max_new_tokens)
+        known = range(len(self.head.weight))
         for place, one in enumerate(begun):
-            if not self.stop_ids.isdisjoint(one) or len(one) >= longest:
-                raise ValueError(
-                    f"beginning {place} has {len(one)} tokens and has ended or fills the length "
-                    f"cap of {longest}; nothing can follow it."
-                )
             if not all(token in known for token in one):
                 raise ValueError(
                     f"beginning {place} has token ids up to {max(one)}; {self.name} knows those "
                     f"below {len(known)}. Give tokens of this model's own responses."
                 )
         return begun
-
-
-def _refuse_count(name: str, count: int, why: str) -> None:
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise ValueError(f"{name} is {count!r}; {why}.")
 
 
 def _memory(device: torch.device) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 
 from infalign.protocols import Response
 
-__all__ = ["TextCodec", "end_ids"]
+__all__ = ["TextCodec", "end_ids", "refuse_counts"]
 
 _DOCUMENT_START = "<|endoftext|>"
 
@@ -161,6 +161,29 @@ class TextCodec:
                 "sampling law is 0. Score responses sampled under the same law."
             )
 
+    def beginnings(
+        self, prompts: Sequence[str], beginnings: Sequence[Sequence[int]], longest: int
+    ) -> list[tuple[int, ...]]:
+        """A beginning for each prompt, checked to be one that something can follow.
+
+        Raises:
+            ValueError: another number than of prompts; a beginning that has ended or leaves no room
+                below `longest`.
+        """
+        if len(beginnings) != len(prompts):
+            raise ValueError(
+                f"{len(prompts)} prompts came with {len(beginnings)} beginnings; each prompt needs "
+                "one, which may be empty."
+            )
+        begun = [tuple(int(token) for token in one) for one in beginnings]
+        for place, one in enumerate(begun):
+            if not self.stop_ids.isdisjoint(one) or len(one) >= longest:
+                raise ValueError(
+                    f"beginning {place} has {len(one)} tokens and has ended or fills the length "
+                    f"cap of {longest}; nothing can follow it."
+                )
+        return begun
+
     def text(self, ids: Sequence[int]) -> str:
         """What a reader sees: no special tokens, cut before the stop string in the last token."""
         text = self._decode(ids)
@@ -200,3 +223,19 @@ def end_ids(model: Any, tokenizer: Any) -> list[int]:
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
     return sorted({int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None})
+
+
+def refuse_counts(k: int, limit: int | None) -> None:
+    """Refuse to draw nothing.
+
+    Raises:
+        ValueError: k or limit is no whole number ≥ 1.
+    """
+    _refuse("k", k, "at least one response per prompt must be asked for")
+    if limit is not None:
+        _refuse("limit", limit, "at least one new token must be allowed")
+
+
+def _refuse(name: str, count: int, why: str) -> None:
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+        raise ValueError(f"{name} is {count!r}; {why}.")

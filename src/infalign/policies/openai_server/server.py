@@ -13,9 +13,10 @@ import numpy as np
 
 from infalign.policies.openai_server.answers import Answer, Choice, OneAtATime, answer_of
 from infalign.policies.openai_server.bodies import body_of, messages_of, refuse_long_stops
+from infalign.policies.openai_server.checking import models_of, require_same_tokens, require_window
 from infalign.policies.openai_server.connection import Connection
 from infalign.policies.openai_server.dialects import DIALECTS, LogProbs, ServerKind
-from infalign.policies.tokens import TextCodec
+from infalign.policies.tokens import TextCodec, refuse_counts
 from infalign.policies.trial import HOT, Trial, refuse_repeats
 from infalign.protocols import Response, Sampling
 
@@ -38,8 +39,9 @@ class OpenAIServer:
     Each request has a seed drawn from `rng`, so a server that honours seeds answers the same again
     when a run resumes. With a `codec` and a server that speaks token ids (vLLM, SGLang), prompts go
     out as the very tokens a local policy is conditioned on, responses end at the very tokens where
-    its responses end, and come back as tokens: the law is the local policy's. Otherwise text goes
-    out and comes back, and the server's tokenizer and stop strings decide.
+    its responses end, and come back as tokens: the law is the local policy's, and it is a
+    :class:`.Continuer`. Otherwise text goes out and comes back, and the server's tokenizer and stop
+    strings decide.
 
     Args:
         model: the name the server knows it by.
@@ -96,6 +98,8 @@ class OpenAIServer:
         self._body = body_of(model, sampling, server, api, told, stop_ids, self._extra)
         if codec is not None and not self._exact:
             refuse_long_stops(sampling.stop, server)
+        if self._exact:  # elsewhere, having the method would promise what cannot be done
+            self.continue_from = self._continue_from
 
     @property
     def sampling(self) -> Sampling:
@@ -131,8 +135,39 @@ class OpenAIServer:
             PermissionError: a server refuses the key.
             ValueError: K < 1; a request is refused, or answers stay malformed.
         """
-        rows = self._draw(prompts, k, rng)
+        rows = self._draw([self._given(prompt) for prompt in prompts], k, rng)
         return [[self._response(choice) for choice in row] for row, _ in rows]
+
+    def _continue_from(
+        self,
+        prompts: Sequence[str],
+        beginnings: Sequence[Sequence[int]],
+        k: int,
+        rng: np.random.Generator,
+        *,
+        limit: int | None = None,
+    ) -> list[list[Response]]:
+        """K independent responses that begin so, to each of M pairs of a prompt and a beginning.
+
+        Both go out as token ids; vLLM and SGLang keep what they have read of them by themselves.
+
+        Raises:
+            ValueError: limit < 1, a beginning nothing can follow; else see :meth:`sample`.
+        """
+        assert self._codec is not None
+        refuse_counts(k, limit)
+        longest = self._sampling.max_new_tokens
+        begun = self._codec.beginnings(prompts, beginnings, longest)
+        caps = [min(longest - len(one), limit or longest) for one in begun]
+        given = [
+            self._given(prompt, one) | {"max_tokens": cap}
+            for prompt, one, cap in zip(prompts, begun, caps, strict=True)
+        ]
+        rows = self._draw(given, k, rng)
+        return [
+            [self._response(choice, one, cap) for choice in row]
+            for (row, _), one, cap in zip(rows, begun, caps, strict=True)
+        ]
 
     def check(self, prompts: Sequence[str]) -> Trial:
         """Ask every server a little, without patience, so that long work does not fail late.
@@ -147,20 +182,25 @@ class OpenAIServer:
         from infalign.policies.openai_server.asking import run
 
         hasty = dataclasses.replace(self.connection, patience=0.0)
-        serves = {url: run(_models, hasty, url) for url in hasty.base_urls}
+        serves = {url: run(models_of, hasty, url) for url in hasty.base_urls}
         for url, cards in serves.items():
-            self._require_window(url, cards, prompts)
+            window = next(
+                (c.get("max_model_len") for c in cards if c.get("id") == self.model), None
+            )
+            require_window(self._codec, url, window, prompts, self._sampling.max_new_tokens)
         wanted = [prompts[i % len(prompts)] for i in range(max(_TRIED, len(serves)))]
         try:
-            rows = self._draw(wanted, 2, np.random.default_rng(0), hasty)
-            hot = self._draw(wanted, 2, np.random.default_rng(1), hasty, {"temperature": HOT})
+            given = [self._given(prompt) for prompt in wanted]
+            rows = self._draw(given, 2, np.random.default_rng(0), hasty)
+            warm = [one | {"temperature": HOT} for one in given]
+            hot = self._draw(warm, 2, np.random.default_rng(1), hasty)
         except ValueError as error:
             known = sorted({str(card.get("id")) for cards in serves.values() for card in cards})
             raise ValueError(
                 f"{error} Asked for the model {self.model!r}; served: {known}."
             ) from None
         for prompt, (_, counted) in zip(wanted, rows, strict=True):
-            self._require_same_tokens(prompt, counted)
+            require_same_tokens(self._codec, prompt, counted)
         responses = [[self._response(choice) for choice in row] for row, _ in rows]
         alike = [[(choice.text, choice.token_ids) for choice in row] for row, _ in hot]
         refuse_repeats(f"{hasty.base_urls[0]} ({self._server})", wanted, alike)
@@ -168,15 +208,12 @@ class OpenAIServer:
         temperature = 1.0 if self._log_probs == "model" else self._sampling.temperature
         return Trial(tuple(wanted), responses, reported, temperature)
 
-    # --- requests ---
-
     def _draw(
         self,
-        prompts: Sequence[str],
+        given: list[dict[str, Any]],
         k: int,
         rng: np.random.Generator,
         connection: Connection | None = None,
-        further: Mapping[str, Any] | None = None,
     ) -> list[tuple[list[Choice], int | None]]:
         """P rows of K choices, each row with the server's count of the prompt's tokens."""
         if k < 1:
@@ -184,8 +221,7 @@ class OpenAIServer:
         from infalign.policies.openai_server.asking import run
 
         # One for each response, used or not, so that `n` moves no other request's seed.
-        seeds = rng.integers(2**31, size=(len(prompts), k))
-        given = [self._given(prompt) | dict(further or {}) for prompt in prompts]
+        seeds = rng.integers(2**31, size=(len(given), k))
         connection = connection or self.connection
         try:
             return run(self._ask_all, connection, given, seeds, self._n)
@@ -222,23 +258,25 @@ class OpenAIServer:
         self, asker: "Asker", prompt: dict[str, Any], seeds: np.ndarray, n: int, place: int
     ) -> Answer:
         """One request. A prompt's requests go to one server first: it has the prompt cached."""
-        longest = self._sampling.max_new_tokens
+        longest = prompt.get("max_tokens", self._sampling.max_new_tokens)
         body = self._body | prompt | {"seed": int(seeds[0])}
         if n > 1:
             body["n"] = n
         return await asker.ask(self._api, body, place, lambda text: answer_of(text, n, longest))
 
-    def _given(self, prompt: str) -> dict[str, Any]:
-        """A prompt as a request names it."""
+    def _given(self, prompt: str, beginning: tuple[int, ...] = ()) -> dict[str, Any]:
+        """A prompt, and what has been answered so far, as a request names it."""
         if self._api == "chat":
             return {"messages": messages_of(prompt)}
         if self._codec is None:
             return {"prompt": prompt}
         if self._exact:
-            return {"prompt": list(self._codec.encode(prompt))}
+            return {"prompt": [*self._codec.encode(prompt), *beginning]}
         return {"prompt": self._codec.written(prompt)}
 
-    def _response(self, choice: Choice) -> Response:
+    def _response(
+        self, choice: Choice, beginning: tuple[int, ...] = (), cap: int | None = None
+    ) -> Response:
         at_one = self._log_probs == "sampling" or self._sampling.temperature == 1.0
         log_prob = choice.log_prob if at_one else math.nan
         if self._exact and self._codec is not None:
@@ -248,40 +286,14 @@ class OpenAIServer:
                     f"(return_token_ids): it is no {self._server}, or an older one. Start a later "
                     "version, or name the kind of `server` that it is."
                 )
-            response = self._codec.response(choice.token_ids, log_prob)
-            place = f"of {self.model} on its server"
-            self._codec.check(response, self._sampling.max_new_tokens, place)
+            longest = self._sampling.max_new_tokens
+            ids = (*beginning, *choice.token_ids)
+            # What breaks off before all the tokens it was allowed is refused.
+            cut = longest if len(choice.token_ids) == cap else None
+            response = self._codec.response(ids, log_prob, cut)
+            self._codec.check(response, longest, f"of {self.model} on its server")
             return response
         cuts = [at for stop in self._sampling.stop if (at := choice.text.find(stop)) >= 0]
         if cuts:
             return Response(choice.text[: min(cuts)], choice.token_ids, log_prob, "stop")
         return Response(choice.text, choice.token_ids, log_prob, choice.finish_reason)
-
-    # --- checks ---
-
-    def _require_window(
-        self, url: str, cards: list[dict[str, Any]], prompts: Sequence[str]
-    ) -> None:
-        window = next((c.get("max_model_len") for c in cards if c.get("id") == self.model), None)
-        if isinstance(window, int) and self._codec is not None:
-            try:
-                self._codec.contexts(prompts, self._sampling.max_new_tokens, window)
-            except ValueError as error:
-                raise ValueError(f"{error} It is the window (max_model_len) of {url}.") from None
-
-    def _require_same_tokens(self, prompt: str, counted: int | None) -> None:
-        meant = None if self._codec is None else len(self._codec.encode(prompt))
-        if meant is not None and counted is not None and counted != meant:
-            raise ValueError(
-                f"the server reads prompt {prompt[:60]!r} as {counted} tokens and the local "
-                f"tokenizer as {meant}, so they would answer different questions: another "
-                "tokenizer, or special tokens that only one of them adds. Serve the same model, by "
-                "a server that takes token ids (vLLM, SGLang)."
-            )
-
-
-async def _models(connection: Connection, url: str) -> list[dict[str, Any]]:
-    from infalign.policies.openai_server.asking import Asker
-
-    async with Asker.opened(connection) as asker:
-        return await asker.models(url)
