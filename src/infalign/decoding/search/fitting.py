@@ -1,0 +1,270 @@
+"""Fitting a value head to stored rollouts: regression of the final reward on the states before it.
+
+The squared error's minimiser is the mean E[r | state]. For the soft value β·log E[exp(r/β) | state]
+the loss is e^z − w·z with w = exp(r/β) over its mean, whose minimiser is z = log E[w | state]: no
+logarithm of an average over few rollouts is taken, which would be too low.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from infalign.decoding.search.guided import refuse_count
+from infalign.decoding.search.states import all_states
+from infalign.decoding.search.value_head import ValueHead, identity_of
+from infalign.policies.causal_lm import CausalLM
+from infalign.prompts import Prompt
+from infalign.protocols import Response
+from infalign.quantile.calibration import Calibration
+from infalign.quantile.transforms import refuse_beta
+from infalign.rollouts import RolloutStore
+
+__all__ = ["HeadFit", "fit_value_head", "fit_value_head_to_store", "value_error"]
+
+_BATCH = 256
+_PATIENCE = 20
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class HeadFit:
+    """How a value head is fitted.
+
+    Raises:
+        ValueError: a setting out of range.
+    """
+
+    beta: float | None = None
+    """None: the mean value. > 0: the soft value for this β, in the rewards' unit."""
+    hidden: int = 0
+    """Width of a hidden layer; 0: linear."""
+    epochs: int = 200
+    """Passes over the examples at most. ≥ 1."""
+    penalty: float = 1e-2
+    """Decoupled weight decay. ≥ 0."""
+
+    def __post_init__(self) -> None:
+        if self.beta is not None:
+            refuse_beta(self.beta)
+        refuse_count("hidden", self.hidden, "is needed (width of the hidden layer; 0: none)", 0)
+        refuse_count("epochs", self.epochs, "is needed (passes over the examples)")
+        if not 0 <= self.penalty < np.inf:
+            raise ValueError(f"penalty is {self.penalty}; a weight decay is ≥ 0 and finite.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Examples:
+    """States with what came of them."""
+
+    states: torch.Tensor
+    """M D."""
+    targets: torch.Tensor
+    """M: standardised rewards, or weights exp(r/β) over their mean."""
+
+
+def fit_value_head(
+    lm: CausalLM,
+    prompts: Sequence[str],
+    responses: Sequence[Sequence[Response]],
+    rewards: Float[np.ndarray, "P K"],
+    *,
+    fit: HeadFit | None = None,
+    name: str = "value head",
+    rng: np.random.Generator,
+) -> ValueHead:
+    """A head that tells from the state at any token what the response will be rewarded with.
+
+    Every token of every rollout, and its prompt's end, is an example. A fifth of the prompts is
+    kept apart to choose when to stop; `record` has the errors there of the head and of the best
+    constant. The model stays as it is.
+
+    Args:
+        lm: drew the rollouts; its weights as they are now, adapter included.
+        prompts: P ≥ 2.
+        responses: P lists of K rollouts.
+        rewards: theirs, raw or calibrated: the unit of the value.
+        fit: mean or soft value, linear or not.
+        name: what a figure's legend shows.
+        rng: splits prompts, shuffles examples and draws initial weights.
+
+    Raises:
+        ValueError: shapes that do not fit, fewer than two prompts, or rewards that are not finite.
+
+    Reference:
+        Controlled Decoding from Language Models (arXiv:2310.17022), the prefix scorer that is
+        regressed on final rewards.
+    """
+    fit, rewards = fit or HeadFit(), np.asarray(rewards, dtype=np.float64)
+    _refuse(prompts, responses, rewards)
+    apart = np.zeros(len(prompts), dtype=bool)
+    apart[rng.permutation(len(prompts))[: max(1, len(prompts) // 5)]] = True
+    states, rows = _examples(lm, prompts, responses)
+    shift, slope, targets = _targets(rewards, fit.beta, ~apart)
+    held, wanted = apart[rows // rewards.shape[1]], targets.ravel()[rows].astype(np.float32)
+    center, scale = states[~held].mean(0), states[~held].std(0) + 1e-6
+    learned, judged = (
+        _Examples(torch.from_numpy((states[part] - center) / scale), torch.from_numpy(wanted[part]))
+        for part in (~held, held)
+    )
+    network = _network(fit, learned, rng)
+    errors = _trained(network, fit, learned, judged, rng)
+    told = {"name": name, "examples": len(rows), **dataclasses.asdict(fit), **errors}
+    numbers = (center.astype(np.float64), scale.astype(np.float64), shift, slope)
+    return ValueHead(_layers(network), *numbers, identity_of(lm), told)
+
+
+def fit_value_head_to_store(
+    lm: CausalLM,
+    store: RolloutStore,
+    prompts: Sequence[Prompt],
+    reward: str,
+    *,
+    calibration: Calibration | None = None,
+    fit: HeadFit | None = None,
+    rng: np.random.Generator,
+) -> ValueHead:
+    """As :func:`fit_value_head`, from the rollouts and rewards of a store.
+
+    Args:
+        lm: whose rollouts the store holds.
+        store: has rollouts of the prompts, and their rewards.
+        prompts: to use.
+        reward: name of the rewards.
+        calibration: turns rewards into quantiles first; None leaves them raw.
+        fit: see there.
+        rng: see there.
+
+    Raises:
+        ValueError: the store is of another policy or sampling law, or see there.
+    """
+    store.require(lm, store.seed)
+    rewards = store.rewards(reward, prompts)
+    if calibration is not None:
+        rewards = calibration([prompt.id for prompt in prompts], rewards)
+    responses = store.responses(prompts, rewards.shape[1])
+    texts = [prompt.text for prompt in prompts]
+    return fit_value_head(lm, texts, responses, rewards, fit=fit, name=f"{reward} to come", rng=rng)
+
+
+def value_error(
+    head: ValueHead,
+    lm: CausalLM,
+    prompts: Sequence[str],
+    responses: Sequence[Sequence[Response]],
+    rewards: Float[np.ndarray, "P K"],
+) -> float:
+    """Mean squared distance of the head's values from final rewards, over every token.
+
+    For rollouts the head has not seen. The smallest it can be is the mean variance of what may
+    still come, not 0.
+    """
+    states, rows = _examples(lm, prompts, responses)
+    return float(np.mean((head(states) - np.asarray(rewards).ravel()[rows]) ** 2))
+
+
+def _refuse(
+    prompts: Sequence[str],
+    responses: Sequence[Sequence[Response]],
+    rewards: Float[np.ndarray, "P K"],
+) -> None:
+    shape = (len(responses), len(responses[0]) if len(responses) else 0)
+    if len(prompts) < 2 or rewards.shape != shape or len(prompts) != shape[0] or not shape[1]:
+        raise ValueError(
+            f"{len(prompts)} prompts came with {shape[0]} lists of responses and rewards of shape "
+            f"{rewards.shape}; at least two prompts are needed, with one reward per response."
+        )
+    if not np.isfinite(rewards).all():
+        p, k = map(int, np.argwhere(~np.isfinite(rewards))[0])
+        raise ValueError(f"reward [{p}][{k}] is {rewards[p, k]}; a head is fitted to numbers.")
+
+
+def _examples(
+    lm: CausalLM, prompts: Sequence[str], responses: Sequence[Sequence[Response]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """States of all beginnings of all responses, and whose they are, P·K counted through."""
+    asked = [prompt for prompt, row in zip(prompts, responses, strict=True) for _ in row]
+    ids = [response.token_ids for row in responses for response in row]
+    parts = list(all_states(lm, asked, ids))
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def _targets(
+    rewards: Float[np.ndarray, "P K"], beta: float | None, learned: np.ndarray
+) -> tuple[float, float, Float[np.ndarray, "P K"]]:
+    """Shift and slope of the value, and what the last layer is to say (or e to the power of it)."""
+    if beta is not None:
+        top = float(rewards.max())
+        weights = np.exp((rewards - top) / beta)
+        mean = float(weights[learned].mean())  # divided out: the constant is then 0
+        return top + beta * float(np.log(mean)), beta, weights / mean
+    shift, slope = float(rewards[learned].mean()), float(rewards[learned].std())
+    slope = slope if slope > 0 else 1.0
+    return shift, slope, (rewards - shift) / slope
+
+
+def _network(fit: HeadFit, learned: _Examples, rng: np.random.Generator) -> torch.nn.Sequential:
+    """Begins as the best constant: the last layer's weights are 0."""
+    width, mean = learned.states.shape[1], float(learned.targets.mean())
+    last = torch.nn.Linear(fit.hidden or width, 1)
+    torch.nn.init.zeros_(last.weight)
+    constant = mean if fit.beta is None else float(np.log(max(mean, 1e-30)))
+    torch.nn.init.constant_(last.bias, constant)
+    if not fit.hidden:
+        return torch.nn.Sequential(last)
+    first = torch.nn.Linear(width, fit.hidden)
+    drawn = rng.normal(0, np.sqrt(2 / width), (fit.hidden, width)).astype(np.float32)
+    with torch.no_grad():
+        first.weight.copy_(torch.from_numpy(drawn))
+        first.bias.zero_()
+    return torch.nn.Sequential(first, torch.nn.ReLU(), last)
+
+
+def _loss(network: torch.nn.Module, examples: _Examples, fit: HeadFit) -> torch.Tensor:
+    said = network(examples.states)[:, 0]
+    if fit.beta is None:
+        return ((said - examples.targets) ** 2).mean()
+    return (said.exp() - examples.targets * said).mean()
+
+
+def _trained(
+    network: torch.nn.Module,
+    fit: HeadFit,
+    learned: _Examples,
+    judged: _Examples,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Adam until the examples kept apart are told no better; ends at the best. The errors there."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=fit.penalty)
+
+    def error() -> float:
+        with torch.no_grad():
+            return float(_loss(network, judged, fit))
+
+    constant = best = error()
+    kept, waited, epoch = copy.deepcopy(network.state_dict()), 0, 0
+    while epoch < fit.epochs and waited < _PATIENCE:
+        for rows in torch.from_numpy(rng.permutation(len(learned.targets))).split(_BATCH):
+            optimizer.zero_grad()
+            _loss(network, _Examples(learned.states[rows], learned.targets[rows]), fit).backward()
+            optimizer.step()
+        epoch, now, waited = epoch + 1, error(), waited + 1
+        if now < best:
+            best, kept, waited = now, copy.deepcopy(network.state_dict()), 0
+    network.load_state_dict(kept)
+    return {"epochs_taken": epoch, "error": best, "error_of_constant": constant}
+
+
+def _layers(network: torch.nn.Sequential) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    linear = [part for part in network if isinstance(part, torch.nn.Linear)]
+    return tuple(
+        (
+            layer.weight.detach().numpy().astype(np.float64),
+            layer.bias.detach().numpy().astype(np.float64),
+        )
+        for layer in linear
+    )
