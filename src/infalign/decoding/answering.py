@@ -6,7 +6,6 @@ comes out the same, whatever was decoded before it.
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
@@ -121,13 +120,12 @@ class Answering:
     def most(self, prompts: int) -> Budget | None:
         """What so many prompts take at most; None where the procedure cannot tell."""
         longest = self.policy.sampling.max_new_tokens
-        block = getattr(self.procedure, "block", None)
-        levels = 1 if block is None else math.ceil(longest / block)  # `most` is that of one level
-        most = _most(self.procedure)
-        if most is None:
+        try:
+            one = self.procedure.most_within(longest)
+        except NotImplementedError:
             return None
-        responses = prompts * (most * levels + self.calibrate)
-        return Budget(responses, responses * longest)
+        tokens = one.tokens + self.calibrate * longest
+        return Budget(prompts * (one.responses + self.calibrate), prompts * tokens)
 
     def rows(self, prompts: Sequence[Prompt], place: int, meter: Meter) -> list[dict[str, Any]]:
         """The answers to one chunk of prompts.
@@ -188,7 +186,7 @@ def spent_on(rows: Sequence[Mapping[str, Any]]) -> Budget:
 
 
 def _most(procedure: TextProcedure) -> int | None:
-    """Responses for one answer at most, of one level of those that write block by block."""
+    """Responses for one answer at most, where that is known."""
     try:
         return procedure.most
     except NotImplementedError:
