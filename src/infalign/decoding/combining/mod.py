@@ -195,7 +195,9 @@ def _effective(
 def _refuse_unlike(members: Sequence[Any]) -> None:
     """Policies that cannot write one response together."""
     for member in members:
-        lacks = [n for n in ("stream", "vocabulary", "stop_ids", "response") if not _has(member, n)]
+        lacks = [
+            n for n in ("stream", "vocabulary", "stop_ids", "response") if not hasattr(member, n)
+        ]
         if lacks:
             raise TypeError(
                 f"{getattr(member, 'name', member)} ({type(member).__name__}) does not show its "
@@ -215,8 +217,3 @@ def _refuse_unlike(members: Sequence[Any]) -> None:
                 f"{first.name} ({first.sampling}) and {other.name} ({other.sampling}) end or draw "
                 "responses differently; give all the same sampling settings and stop tokens."
             )
-
-
-def _has(member: Any, attribute: str) -> bool:
-    """Whether it is there; properties that take long, such as hashes of weights, are not asked."""
-    return hasattr(type(member), attribute) or attribute in getattr(member, "__dict__", {})

@@ -20,7 +20,7 @@ __all__ = ["SequencePolicy"]
 
 
 class _Proposals(NamedTuple):
-    """Token-level draws, and what every member says about them."""
+    """Responses drawn, and what every member says about them."""
 
     tokens: Int[np.ndarray, "R T"]
     log_q: Float[np.ndarray, "R"]
@@ -33,13 +33,17 @@ class SequencePolicy:
     """π*(y|x) = π_ref·(f′)⁻¹(Σ w_i f′(π_i/π_ref) − Z) on whole responses: the optimum itself.
 
     Drawing: a token-level draw, then `rounds` times choose among it and `tries` fresh ones with
-    probability ∝ π*(y)/q(y), q the token-level law. Every round leaves π* invariant; how fast a
-    chain gets there depends on the weights, see :meth:`effective_draws`. The price is
-    1 + tries·rounds responses for each.
+    probability ∝ π*(y)/q(y). Every round leaves π* invariant. q is half the token-level law and
+    half the members' in equal parts, so that no weight is beyond bounds: for the reverse KL with
+    weights that sum to 1, π*/q ≤ 2M/Z, as a geometric mean is at most an arithmetic one. How fast
+    a chain gets there: see :meth:`effective_draws`. The price is 1 + tries·rounds responses each.
 
     For the reverse KL π* is known up to a factor, so nothing else is approximate. For other
     divergences Z is inside the formula: it is estimated once for each prompt, from `pilot` seeded
     draws, with error O(1/√pilot); a response whose mass would come out above 1 gets 1.
+
+    The optima of the forward KL and Jensen-Shannon may say often what every member says rarely:
+    then no draws of theirs find it, and :meth:`effective_draws` is near 0.
 
     Next-token laws of π* would need a sum over all that may follow: it has no `stream`.
 
@@ -102,7 +106,7 @@ class SequencePolicy:
         texts = [prompt for prompt in prompts for _ in range(k)]
         starts = [one for one in begun for _ in range(k)]
         given = np.repeat(self.proposal.totals(prompts, begun), k, axis=1)
-        state = self._propose(texts, starts, given, rng)
+        state = self._propose(texts, starts, given, rng, mixed=False)
         height = self._log_target(texts, state.totals) - state.log_q
         for _ in range(self.rounds):
             state, height = self._round(texts, starts, given, state, height, rng)
@@ -120,12 +124,7 @@ class SequencePolicy:
         self, prompts: Sequence[str], responses: Sequence[Sequence[Response]]
     ) -> Float[np.ndarray, "P K"]:
         """log π*(y|x). Nats. Exact but for a number per prompt, which the pilot draws estimate."""
-        totals = np.stack(
-            [
-                streams.score(member, prompts, responses, rows=self.proposal.rows)
-                for member in self.proposal.members
-            ]
-        )
+        totals = self.proposal.scores(prompts, responses)
         texts = [text for text, row in zip(prompts, responses, strict=True) for _ in row]
         heights = self._log_target(texts, totals.reshape(len(totals), -1))
         constants = np.array([self._constants(text)[1] for text in texts])
@@ -187,18 +186,27 @@ class SequencePolicy:
         starts: Sequence[tuple[int, ...]],
         given: Float[np.ndarray, "M1 R"],
         rng: np.random.Generator,
+        *,
+        mixed: bool = True,
     ) -> _Proposals:
-        """One token-level draw for each row."""
-        room = self.sampling.max_new_tokens
+        """One draw from q for each row; not `mixed`: at token level."""
+        room, count = self.sampling.max_new_tokens, len(self.proposal.members)
         heights = rng.random((len(texts), room))
+        writers = np.maximum(rng.integers(-count, count, len(texts)), -1)
+        writers = writers if mixed else np.full(len(texts), -1)
         tokens = np.full((len(texts), room), -1)
-        log_q, totals = np.zeros(len(texts)), given.copy()
+        log_token, totals = np.zeros(len(texts)), given.copy()
         for first in range(0, len(texts), self.proposal.rows):
             part = slice(first, first + self.proposal.rows)
-            choose = functools.partial(_chosen, heights=heights[part], totals=totals[:, part])
+            own = {"heights": heights[part], "writers": writers[part], "totals": totals[:, part]}
+            choose = functools.partial(_chosen, **own)
             written = streams.write(self.proposal, texts[part], starts[part], choose)
             tokens[part, : written.tokens.shape[1]] = written.tokens
-            log_q[part] = written.log_prob
+            log_token[part] = written.log_prob
+        members = np.asarray(logsumexp(totals - given, axis=0)) - np.log(count)
+        log_q = np.logaddexp(log_token, members) - np.log(2)
+        # Where the token level cannot go the optimum cannot, and writing was given up.
+        totals[:, log_token == -np.inf] = -np.inf
         return _Proposals(tokens, log_q, totals)
 
     def _log_target(
@@ -248,10 +256,19 @@ def _chosen(
     step: int,
     *,
     heights: np.ndarray,
+    writers: np.ndarray,
     totals: np.ndarray,
 ) -> np.ndarray:
-    """Tokens at these heights; what each member gives them is added to `totals`."""
+    """Tokens at these heights of each writer's law, −1 the combined one.
+
+    What each member gives them is added to `totals`.
+    """
     assert isinstance(stream, CombinedStream)
-    token = streams.heights_to_tokens(law, at, heights[open_, step])
+    token = np.empty(len(open_), dtype=int)
+    for writer in range(-1, len(totals)):
+        own = np.flatnonzero(writers[open_] == writer)
+        theirs = law if writer < 0 else stream.member_laws()[writer]
+        if len(own):
+            token[own] = streams.heights_to_tokens(theirs, at[own], heights[open_[own], step])
     totals[:, open_] += stream.member_laws()[:, at, token]
     return token

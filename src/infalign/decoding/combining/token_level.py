@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Literal, cast, final
 
 import numpy as np
 from jaxtyping import Float
@@ -87,7 +87,8 @@ class CombinedPolicy:
         totals = np.zeros((len(self.members), len(prompts)))
         if self.level == "prefix" and any(begun):
             totals = self.totals(prompts, begun)
-        return CombinedStream(self, [m.stream(prompts, begun) for m in self.members], totals)
+        members = [_Normalised(member).stream(prompts, begun) for member in self.members]
+        return CombinedStream(self, members, totals)
 
     def totals(
         self, prompts: Sequence[str], begun: Sequence[tuple[int, ...]]
@@ -95,12 +96,17 @@ class CombinedPolicy:
         """log π_m of each beginning under each member."""
         totals = np.zeros((len(self.members), len(begun)))
         some = [row for row, one in enumerate(begun) if one]
-        # A beginning is scored like a response that stops there.
         told = [[Response("", begun[row], finish_reason="limit")] for row in some]
-        for place, member in enumerate(self.members if some else ()):
-            scores = streams.score(member, [prompts[row] for row in some], told, rows=self.rows)
-            totals[place, some] = scores[:, 0]
+        if some:
+            totals[:, some] = self.scores([prompts[row] for row in some], told)[:, :, 0]
         return totals
+
+    def scores(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[Response]]
+    ) -> Float[np.ndarray, "M1 P K"]:
+        """log π_m of responses, or of their beginnings, under each member."""
+        members = [cast(LogitPolicy, _Normalised(member)) for member in self.members]
+        return np.stack([streams.score(m, prompts, responses, rows=self.rows) for m in members])
 
     def sample(
         self, prompts: Sequence[str], k: int, rng: np.random.Generator
@@ -164,6 +170,38 @@ class CombinedPolicy:
         return getattr(self.divergence, how)(log_laws[: len(weights)], base, weights)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Normalised:
+    """A member that may show logits: what is added to all tokens alike must change nothing."""
+
+    policy: LogitPolicy
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.policy.sampling
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        return self.policy.stop_ids
+
+    def stream(
+        self, prompts: Sequence[str], beginnings: Sequence[Sequence[int]] | None = None
+    ) -> "_NormalisedStream":
+        return _NormalisedStream(self.policy.stream(prompts, beginnings))
+
+
+@dataclasses.dataclass(frozen=True)
+class _NormalisedStream:
+    stream: TokenStream
+
+    def log_law(self) -> Float[np.ndarray, "R V"]:
+        law = np.asarray(self.stream.log_law(), dtype=np.float64)
+        return law - np.asarray(logsumexp(law, axis=1, keepdims=True))
+
+    def extend(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
+        self.stream.extend(rows, tokens)
+
+
 @final
 class CombinedStream:
     """R responses being written side by side by all members at once.
@@ -188,9 +226,7 @@ class CombinedStream:
     def member_laws(self) -> Float[np.ndarray, "M1 R V"]:
         """Each member's log-law of each row's next token."""
         if self._laws is None:
-            laws = np.stack([np.asarray(member.log_law(), float) for member in self._members])
-            # Members may show logits: what is added to all tokens alike must change nothing.
-            self._laws = laws - np.asarray(logsumexp(laws, axis=2, keepdims=True))
+            self._laws = np.stack([member.log_law() for member in self._members])
         return self._laws
 
     def heights(self) -> Float[np.ndarray, "R V"]:
