@@ -8,6 +8,7 @@ from infalign.decoding.blockwise import BlockwiseBestOfN
 from infalign.decoding.decode import decode, decode_stored, on_text
 from infalign.decoding.mcmc import MCMC, qalign
 from infalign.decoding.names import text_procedure_from_name
+from infalign.decoding.search import BlockSearch, TreeSearch, controlled
 from infalign.decoding.selection import Selection
 from infalign.decoding.text_procedure import (
     Budget,
@@ -24,6 +25,7 @@ from infalign.decoding.voting import MajorityVote, MinimumBayesRisk, WeightedVot
 
 __all__ = [
     "MCMC",
+    "BlockSearch",
     "BlockwiseBestOfN",
     "Budget",
     "Decoded",
@@ -36,8 +38,10 @@ __all__ = [
     "Selection",
     "Steps",
     "TextProcedure",
+    "TreeSearch",
     "WeightedVote",
     "budget_of",
+    "controlled",
     "decode",
     "decode_stored",
     "on_text",

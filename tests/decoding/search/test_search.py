@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from infalign.decoding import decode
+from infalign.decoding import BlockwiseBestOfN, decode
 from infalign.decoding.search import BlockSearch, TabularValue, TreeSearch
 from infalign.decoding.search.block_search import _resampled
 from infalign.policies import TabularLM, TabularPolicy
@@ -123,6 +123,16 @@ def test_blocks_as_long_as_responses_are_best_of_n(lm, rewards, block, width):
     assert [one.budget for one in mine] == [one.budget for one in best]
     tree, _ = answers(lm, rewards, TreeSearch(5, 12, block=block), 200, seed=2)
     assert [one.text for one in tree] == [one.text for one in best]
+
+
+@pytest.mark.parametrize("rollouts", [0, 2])
+def test_one_greedy_beam_is_blockwise_best_of_n(lm, rewards, rollouts):
+    """Here by the reward of the text so far and by completions; the same seed, the same answers."""
+    search = BlockSearch(1, 4, block=1, rollouts=rollouts)
+    mine, _ = answers(lm, rewards, search, 200, seed=3)
+    theirs, _ = answers(lm, rewards, BlockwiseBestOfN(4, 1, rollouts), 200, seed=3)
+    assert [one.text for one in mine] == [one.text for one in theirs]
+    assert [one.budget for one in mine] == [one.budget for one in theirs]
 
 
 def test_equal_rewards_are_as_likely_as_under_best_of_n(lm):
@@ -255,9 +265,24 @@ def test_the_budget_counts_every_token_once(lm, rewards):
     assert np.mean([one.budget.tokens for one in rolled]) > 2 * np.mean(
         [one.budget.tokens for one in plain]
     )
-    tree = TreeSearch(4, 2, block=1, rollouts=1)
-    spent, _ = answers(lm, rewards, tree, 50)
-    assert max(one.budget.responses for one in spent) <= tree.most
+
+
+@pytest.mark.parametrize("rollouts", [0, 1])
+@pytest.mark.parametrize("make", [BlockSearch, TreeSearch])
+@pytest.mark.parametrize("block", [1, 2, None])
+def test_what_it_takes_at_most_is_never_passed_and_reached(lm, rewards, make, block, rollouts):
+    """Responses that never end before the cap of 3 tokens take the most there is."""
+    search = make(2, 2, block=block, rollouts=rollouts)
+    laws = np.tile([0.5, 0.5, 0.0], (1, 7, 1))
+    endless = TabularLM(("x",), ("a", "b"), laws)
+    bound = search.most_within(3)
+    for table, reached in ((lm, False), (endless, make is BlockSearch)):
+        found, _ = answers(table, rewards, search, 60)
+        most = [max(getattr(one.budget, what) for one in found) for what in ("responses", "tokens")]
+        assert most[0] <= bound.responses
+        assert most[1] <= bound.tokens
+        if reached:
+            assert most == [bound.responses, bound.tokens]
 
 
 def test_rewards_are_asked_once(lm, rewards):

@@ -13,15 +13,16 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Int
 
+from infalign.decoding.blockwise import BlockwiseBestOfN
+from infalign.decoding.counts import refuse_count
 from infalign.decoding.search.guided import (
     ROOT,
     GuidedSearch,
     Node,
     Spent,
     has_ended,
-    refuse_count,
 )
-from infalign.decoding.text_procedure import Steps
+from infalign.decoding.text_procedure import Budget, Steps
 from infalign.prompts import Prompt
 from infalign.quantile.transforms import refuse_beta
 
@@ -70,8 +71,8 @@ class BlockSearch(GuidedSearch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_count("width", self.width, "is needed (beginnings kept)")
-        refuse_count("expand", self.expand, "is needed (blocks after each beginning)")
+        refuse_count(self.width, "width", "block search")
+        refuse_count(self.expand, "expand", "block search")
         if self.beta is not None:
             refuse_beta(self.beta)
 
@@ -80,6 +81,21 @@ class BlockSearch(GuidedSearch):
         blocks = "responses" if self.block is None else f"blocks of {self.block}"
         chance = "" if self.beta is None else f" at β={self.beta:g}"
         return f"block search{chance}, {self.width} × {self.expand} {blocks}"
+
+    @property
+    def most(self) -> int:
+        """Per level; how many levels there are shows only in the end."""
+        return self.width * self.expand * (1 + self.rollouts)
+
+    def most_within(self, longest: int) -> Budget:
+        """What as many blocks at every level cost as there are at the first.
+
+        Example:
+            >>> BlockSearch(width=2, expand=4, block=16).most_within(64)
+            Budget(responses=32, tokens=512)
+        """
+        blocks = self.width * self.expand
+        return BlockwiseBestOfN(blocks, self.block, self.rollouts).most_within(longest)
 
     @property
     def needs_reward(self) -> bool:

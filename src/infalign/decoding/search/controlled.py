@@ -13,7 +13,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
-from infalign.decoding.search.guided import refuse_count
+from infalign.decoding.counts import refuse_count
 from infalign.decoding.search.values import Value, refuse_vocabulary
 from infalign.policies import streams
 from infalign.policies.beams import beam
@@ -40,7 +40,7 @@ class Controlled:
     def __post_init__(self) -> None:
         refuse_beta(self.beta)
         if self.top is not None:
-            refuse_count("top", self.top, "is needed (tokens valued at each step), or None: all")
+            refuse_count(self.top, "top", "controlled decoding")
         if not isinstance(self.policy, LogitPolicy):
             raise TypeError(
                 f"controlled decoding reads next-token laws and {type(self.policy).__name__} shows "

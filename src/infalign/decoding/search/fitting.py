@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from infalign.decoding.search.guided import refuse_count
+from infalign.decoding.counts import refuse_count
 from infalign.decoding.search.states import all_states
 from infalign.decoding.search.value_head import ValueHead, identity_of
 from infalign.policies.causal_lm import CausalLM
@@ -51,8 +51,8 @@ class HeadFit:
     def __post_init__(self) -> None:
         if self.beta is not None:
             refuse_beta(self.beta)
-        refuse_count("hidden", self.hidden, "is needed (width of the hidden layer; 0: none)", 0)
-        refuse_count("epochs", self.epochs, "is needed (passes over the examples)")
+        refuse_count(self.hidden, "hidden", "a value head", least=0)
+        refuse_count(self.epochs, "epochs", "fitting a value head")
         if not 0 <= self.penalty < np.inf:
             raise ValueError(f"penalty is {self.penalty}; a weight decay is ≥ 0 and finite.")
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from infalign.decoding.counts import refuse_count
 from infalign.decoding.search.values import Value, refuse_vocabulary
 from infalign.decoding.text_procedure import Budget, Decoded, Draw, Score, Scored, TextProcedure
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Reward, Sampler
 
-__all__ = ["ROOT", "GuidedSearch", "Node", "Spent", "best_of", "has_ended", "refuse_count"]
+__all__ = ["ROOT", "GuidedSearch", "Node", "Spent", "best_of", "has_ended"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +63,6 @@ def best_of(scores: Sequence[float], rng: np.random.Generator) -> int:
     return int(rng.choice(top))
 
 
-def refuse_count(name: str, count: Any, why: str, least: int = 1) -> None:
-    """Refuse what is no whole number of at least `least`.
-
-    Raises:
-        ValueError: saying why it is needed.
-    """
-    if isinstance(count, bool) or not isinstance(count, int) or count < least:
-        raise ValueError(f"{name} is {count!r}; a whole number of at least {least} {why}.")
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GuidedSearch(TextProcedure, ABC):
     """Search over blocks of tokens, guided by what beginnings are worth."""
@@ -87,8 +78,8 @@ class GuidedSearch(TextProcedure, ABC):
 
     def __post_init__(self) -> None:
         if self.block is not None:
-            refuse_count("block", self.block, "is needed (new tokens per expansion), or None")
-        refuse_count("rollouts", self.rollouts, "is needed (completions per beginning)", 0)
+            refuse_count(self.block, "block", "a search over blocks")
+        refuse_count(self.rollouts, "rollouts", "a search over blocks", least=0)
         if self.value is not None and self.rollouts:
             raise ValueError(
                 f"both a value ({self.value.name}) and {self.rollouts} rollouts came to judge "

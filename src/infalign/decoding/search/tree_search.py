@@ -10,6 +10,7 @@ from typing import Any, final
 
 import numpy as np
 
+from infalign.decoding.counts import refuse_count
 from infalign.decoding.search.guided import (
     ROOT,
     GuidedSearch,
@@ -17,9 +18,8 @@ from infalign.decoding.search.guided import (
     Spent,
     best_of,
     has_ended,
-    refuse_count,
 )
-from infalign.decoding.text_procedure import Draw, Score, Steps
+from infalign.decoding.text_procedure import Budget, Draw, Score, Steps
 from infalign.prompts import Prompt
 
 __all__ = ["TreeSearch"]
@@ -57,8 +57,8 @@ class TreeSearch(GuidedSearch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_count("expansions", self.expansions, "is needed (beginnings gone on from)")
-        refuse_count("expand", self.expand, "is needed (blocks after each beginning)")
+        refuse_count(self.expansions, "expansions", "tree search")
+        refuse_count(self.expand, "expand", "tree search")
 
     @property
     def name(self) -> str:
@@ -70,6 +70,13 @@ class TreeSearch(GuidedSearch):
         """Blocks, those that end what had not ended, and the rollouts."""
         blocks = self.expansions * self.expand
         return blocks * (1 + self.rollouts) + self.expand
+
+    def most_within(self, longest: int) -> Budget:
+        """A block for each expansion's children, then one beginning written to its end."""
+        block = longest if self.block is None else min(self.block, longest)
+        blocks, rest = self.expansions * self.expand, longest - block
+        tokens = blocks * (block + self.rollouts * rest) + self.expand * rest
+        return Budget(self.most, tokens)
 
     def steps(self, prompt: Prompt, rng: np.random.Generator) -> Steps:
         spent, ended = Spent(), list[Node]()
