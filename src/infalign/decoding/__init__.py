@@ -5,6 +5,7 @@ needs to look inside a response is a :class:`TextProcedure`.
 """
 
 from infalign.decoding.blockwise import BlockwiseBestOfN
+from infalign.decoding.combining import combine_tables, mod
 from infalign.decoding.decode import decode, decode_stored, on_text
 from infalign.decoding.mcmc import MCMC, qalign
 from infalign.decoding.names import text_procedure_from_name
@@ -41,9 +42,11 @@ __all__ = [
     "TreeSearch",
     "WeightedVote",
     "budget_of",
+    "combine_tables",
     "controlled",
     "decode",
     "decode_stored",
+    "mod",
     "on_text",
     "qalign",
     "text_procedure_from_name",

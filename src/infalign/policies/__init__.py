@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from infalign.policies.causal_lm import CausalLM
     from infalign.policies.choice_lm import ChoiceLM
     from infalign.policies.loading import LoRA
+    from infalign.policies.masked_lm import MaskedLM
     from infalign.policies.masked_table import MaskedTable
     from infalign.policies.openai_server import OpenAIServer
+    from infalign.policies.reference_view import ReferenceView
     from infalign.policies.scoring import Scores
     from infalign.policies.softmax_lm import SoftmaxLM
     from infalign.policies.softmax_table import SoftmaxTable
@@ -31,8 +33,10 @@ __all__ = [
     "CausalLM",
     "ChoiceLM",
     "LoRA",
+    "MaskedLM",
     "MaskedTable",
     "OpenAIServer",
+    "ReferenceView",
     "Scores",
     "SoftmaxLM",
     "SoftmaxTable",
@@ -45,8 +49,10 @@ _ROOMS = {
     "CausalLM": "causal_lm",
     "ChoiceLM": "choice_lm",
     "LoRA": "loading",
+    "MaskedLM": "masked_lm",
     "MaskedTable": "masked_table",
     "OpenAIServer": "openai_server",
+    "ReferenceView": "reference_view",
     "Scores": "scoring",
     "SoftmaxLM": "softmax_lm",
     "SoftmaxTable": "softmax_table",

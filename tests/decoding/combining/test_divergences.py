@@ -30,7 +30,7 @@ WEIGHTS = (0.3, 0.7)
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_the_combined_policy_is_the_optimum_for_the_weighted_reward(divergence):
-    """MO-1: 121 sequences, bar 1e-10; observed ≤ 3e-13."""
+    """MO-1: 121 sequences, bar 1e-10; observed ≤ 9e-15."""
     reference = reference_of()
     rewards, policies = members_of(reference, divergence)
     combined = combine_tables(policies, WEIGHTS, reference=reference, divergence=divergence)
@@ -54,7 +54,7 @@ def test_the_combined_policy_is_the_optimum_for_the_weighted_reward(divergence):
 def test_dropping_the_constant_is_another_policy(divergence):
     """Negative control: renormalising without Z is right for the reverse KL only.
 
-    Observed total variation 0.06 to 0.3.
+    Observed total variation 0.58, 0.79 and 0.36.
     """
     reference = reference_of()
     _, policies = members_of(reference, divergence, scale=2.0)
@@ -78,7 +78,10 @@ def test_dropping_the_constant_is_another_policy(divergence):
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_every_policy_may_have_a_beta_of_its_own(divergence):
-    """MO-2: bar 1e-12 for the reverse KL, whose exponents are w·β_i/β; 1e-9 where Z is a root."""
+    """MO-2: bar 1e-12 for the reverse KL, whose exponents are w·β_i/β; observed 5e-17.
+
+    1e-9 where Z is a root; observed ≤ 7e-14.
+    """
     reference, betas, beta = reference_of(), (0.5, 2.0), 0.8
     rewards, policies = members_of(reference, divergence, betas=betas)
     combined = combine_tables(
