@@ -7,6 +7,7 @@ quantiles. `checking` is for members of your own.
 
 from infalign.quantile.procedures.checking import check_procedure
 from infalign.quantile.procedures.metropolis_hastings import MetropolisHastings
+from infalign.quantile.procedures.order_statistic import OrderStatistic, median_of
 from infalign.quantile.procedures.procedure import Law, Procedure, Uniform
 from infalign.quantile.procedures.random_count import (
     RandomCount,
@@ -16,10 +17,8 @@ from infalign.quantile.procedures.random_count import (
 from infalign.quantile.procedures.ranks import (
     BestOfN,
     Identity,
-    OrderStatistic,
     RankProcedure,
     WorstOfN,
-    median_of,
 )
 from infalign.quantile.procedures.rewind_and_repeat import RewindAndRepeat
 from infalign.quantile.procedures.soft_best_of_n import SoftBestOfN

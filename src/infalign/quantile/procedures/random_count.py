@@ -16,8 +16,9 @@ from numpy.polynomial import polynomial
 from scipy import stats
 
 from infalign.quantile.panels import Numbers
+from infalign.quantile.procedures.order_statistic import median_of
 from infalign.quantile.procedures.procedure import Procedure
-from infalign.quantile.procedures.ranks import BestOfN, RankProcedure, WorstOfN, median_of
+from infalign.quantile.procedures.ranks import BestOfN, RankProcedure, WorstOfN
 from infalign.quantile.subsets import subset_weights
 
 __all__ = ["RandomCount", "best_of_geometric", "best_of_poisson"]
