@@ -15,7 +15,7 @@ from infalign.pipeline.build import prompts_of, reward_of
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 PLANS = tuple(script.stem for script in SCRIPTS if script.stem.startswith("plan_"))
-WITHOUT_TORCH = (*PLANS, "own_procedure", "calibrate_your_rewards")
+WITHOUT_TORCH = (*PLANS, "own_procedure", "calibrate_your_rewards", "mod")
 
 
 def printed_by(name: str, *options: str) -> str:
@@ -117,6 +117,20 @@ def test_calibrating_makes_prompts_alike_and_the_optimal_transform_wins_at_best_
         row[0]: float(row[1]) for row in re.findall(r"^ +(\w+) +best-of-4 +(\S+) ±", printed, re.M)
     }
     assert wins["optimal"] > wins["identity"] > wins["raw"]
+
+
+def test_weights_mean_something_on_calibrated_rewards_only():
+    printed = printed_by("mod")
+    rows = [
+        [float(x) for x in row] for row in re.findall(r"^ +\S+ +\S+ +(\S+) +(\S+)$", printed, re.M)
+    ]
+    raw, calibrated = np.array(rows[:5]), np.array(rows[5:])
+    assert np.abs(raw[:4] - raw[0]).max() < 0.01  # three quarters for the second: nothing happens
+    assert (np.diff(calibrated[:, 0]) < -0.05).all()
+    assert (np.diff(calibrated[:, 1]) > 0.05).all()
+    assert abs(calibrated[2, 0] - calibrated[2, 1]) < 0.02
+    drawn = [float(x) for x in re.findall(r"^drawn.*: (\S+) (\S+)$", printed, re.M)[0]]
+    assert np.abs(np.array(drawn) - calibrated[2]).max() < 0.03
 
 
 def test_the_tabular_policy_lands_on_its_prediction():
