@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-__all__ = ["BY_KIND", "NAME_ALONE", "Section", "is_positive", "require"]
+__all__ = ["BY_KIND", "NAME_ALONE", "NO_TRUTH", "Section", "is_positive", "require"]
 
 
 class Section:
@@ -41,3 +41,12 @@ BY_KIND = Field(discriminator="kind")
 
 NAME_ALONE = BeforeValidator(_expanded)
 """Lets the bare kind stand for the section with that kind and nothing else."""
+
+
+def _no_truth(value: Any) -> Any:
+    require(not isinstance(value, bool), f"{value} found; a whole number is needed")
+    return value
+
+
+NO_TRUTH = BeforeValidator(_no_truth)
+"""Marks a count: `true` is none, though Python takes it for 1."""

@@ -8,9 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
-
-from infalign.config.section import BY_KIND, NAME_ALONE, Section, is_positive, require
+from infalign.config.section import BY_KIND, NAME_ALONE, NO_TRUTH, Section, is_positive, require
 
 __all__ = [
     "LAUNCHES",
@@ -25,12 +23,6 @@ __all__ = [
 
 LAUNCHES = ("ddp", "fsdp", "zero2", "zero3")
 """Ways for several processes to work together that come with this package."""
-
-
-def _no_truth(value: Any) -> Any:
-    """`true` is no count, though Python takes it for 1."""
-    require(not isinstance(value, bool), f"{value} found; a whole number is needed")
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +49,7 @@ class _Solver(Section):
     """Steps between checkpoints, from which a run resumes. ≥ 1."""
     stop_at_kl: float | None = None
     """Stop early when the measured KL reaches this many nats. > 0."""
-    processes: Annotated[int, BeforeValidator(_no_truth)] = 1
+    processes: Annotated[int, NO_TRUTH] = 1
     """Processes that train one policy together, each on a GPU or a share of the CPUs. ≥ 1."""
     accelerate: str | None = None
     """How they work together: ddp (the default), fsdp, zero2, zero3, or the path of an accelerate
@@ -202,13 +194,13 @@ class OnlineDecodedSolver(_Solver):
     online towards the KL that the exact tilt by the bare quantile has at this `beta`.
     """
 
-    samples_per_prompt: int = 8
+    samples_per_prompt: Annotated[int, NO_TRUTH] = 8
     """Responses drawn to each prompt in a step; more than the procedure's n. ≥ 2."""
-    replays: int = 64
+    replays: Annotated[int, NO_TRUTH] = 64
     """Subsets of them on which the procedure is run, about. ≥ 1."""
-    runs: int = 4
+    runs: Annotated[int, NO_TRUTH] = 4
     """Runs at each prompt in a step, where it goes on from beginnings of responses. ≥ 2."""
-    opponents: int = 32
+    opponents: Annotated[int, NO_TRUTH] = 32
     """The reference's answers to each prompt that are to be beaten. ≥ 1."""
     kind: Literal["online_decoded"] = "online_decoded"
 

@@ -5,9 +5,9 @@ No theory predicts what they win; they are trained for with `training: {kind: on
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from infalign.config.section import Section, is_positive, require
+from infalign.config.section import NO_TRUTH, Section, is_positive, require
 
 __all__ = [
     "MCMC",
@@ -18,12 +18,14 @@ __all__ = [
     "require_decoding_fits",
 ]
 
+Count = Annotated[int, NO_TRUTH]
+
 
 def _require_counts(section: Section, least: int, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
         require(
-            not isinstance(value, bool) and value >= least,
+            value >= least,
             f"{name} is {value}; a whole number is needed, at least {least}",
         )
 
@@ -42,7 +44,7 @@ class TextProcedure(Section):
 class SoftBestOfN(TextProcedure):
     """One of N responses is shown, drawn with weights exp(quantile / temperature)."""
 
-    n: int = 4
+    n: Count = 4
     """Responses sampled for one answer. ≥ 1."""
     temperature: float = 0.1
     """In quantiles; best-of-N near 0. ≥ 0.005."""
@@ -64,7 +66,7 @@ class SoftBestOfN(TextProcedure):
 class MajorityVote(TextProcedure):
     """What most of N responses say is shown."""
 
-    n: int = 4
+    n: Count = 4
     """Responses sampled for one answer. ≥ 1."""
     extract: str = "text"
     """What a response says: `text`, or a name that `infalign.decoding.voting` knows."""
@@ -82,11 +84,11 @@ class MajorityVote(TextProcedure):
 class BlockwiseBestOfN(TextProcedure):
     """Every so many tokens, the best of N continuations by the reward is gone on from."""
 
-    n: int = 4
+    n: Count = 4
     """Continuations of each block. ≥ 1."""
-    block: int = 8
+    block: Count = 8
     """Tokens of a block. ≥ 1."""
-    rollouts: int = 0
+    rollouts: Count = 0
     """Completions whose mean reward judges an unfinished text; 0: the reward of the text so far."""
     kind: Literal["blockwise_best_of_n"] = "blockwise_best_of_n"
 
@@ -101,7 +103,7 @@ class MCMC(TextProcedure):
 
     beta: float
     """Of the chain's target, in the reward's own unit. > 0."""
-    rounds: int = 16
+    rounds: Count = 16
     """Steps of the chain. ≥ 1."""
     kind: Literal["mcmc"] = "mcmc"
 
@@ -123,7 +125,7 @@ def require_decoding_fits(
         ValueError: naming what does not fit, and what would.
     """
     decoded = training.kind == "online_decoded"
-    n = procedure.candidates
+    n, kind = procedure.candidates, procedure.kind
     require(
         not decoded or training.samples_per_prompt > n,
         f"training.samples_per_prompt is {getattr(training, 'samples_per_prompt', 0)}, but "
@@ -133,16 +135,16 @@ def require_decoding_fits(
         return
     require(
         decoded,
-        f"procedure is {procedure.kind}, for which no transform is known, but training is "
+        f"procedure is {kind}, for which no transform is known, but training is "
         f"{training.kind}; `training: {{kind: online_decoded, beta: 0.1}}` is needed",
     )
     require(
         policy.kind == "causal_lm",
-        f"procedure is {procedure.kind}, but policy is {policy.kind}; choose `policy: causal_lm`",
+        f"procedure is {kind}, but policy is {policy.kind}; choose `policy: causal_lm`",
     )
     require(
         transform.kind == "optimal",
-        f"transform is {transform.kind}, but for procedure {procedure.kind} training takes none; "
+        f"transform is {transform.kind}, but for procedure {kind} training takes none; "
         "leave it out",
     )
     require(

@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Any
 from infalign.config import Experiment
 from infalign.config import experiment as sections
 from infalign.config import solvers as solver_sections
+from infalign.config import text_procedures as text_sections
+from infalign.decoding import Selection, TextProcedure
 from infalign.prompts import Prompt, load_prompts, render_prompts, split_prompts
 from infalign.protocols import Reward, Sampling
 from infalign.quantile.names import procedure_from_name, transform_from_name
-from infalign.quantile.procedures import RankProcedure
-from infalign.quantile.transforms import Transform
+from infalign.quantile.procedures import RankProcedure, SoftBestOfN
+from infalign.quantile.transforms import Identity, Transform
 
 if TYPE_CHECKING:
     from infalign.policies.causal_lm import CausalLM
     from infalign.policies.choice_lm import ChoiceLM
     from infalign.training.solver import Solver
+
+Decoding = RankProcedure | TextProcedure
+"""What an experiment may name: with a theory on [0,1], or without."""
 
 __all__ = ["policy_of", "procedure_of", "prompts_of", "reward_of", "solvers_of", "transform_of"]
 
@@ -28,16 +33,40 @@ REVIEW_STOPS = ('"', "\n")
 """An embedded prompt opens a quotation; its end is the end of the response."""
 
 
-def procedure_of(section: Any) -> RankProcedure:
-    """The procedure of the experiment."""
+def procedure_of(section: Any) -> Decoding:
+    """The procedure of the experiment.
+
+    Raises:
+        ValueError: a setting that the procedure refuses.
+    """
+    match section:
+        case text_sections.SoftBestOfN():
+            return Selection(SoftBestOfN(section.n, section.temperature))
+        case text_sections.MajorityVote():
+            from infalign.decoding.voting.majority import MajorityVote
+
+            return MajorityVote(section.n, section.extract)
+        case text_sections.BlockwiseBestOfN():
+            from infalign.decoding.blockwise import BlockwiseBestOfN
+
+            return BlockwiseBestOfN(section.n, section.block, section.rollouts)
+        case text_sections.MCMC():
+            from infalign.decoding.mcmc import MCMC, RewardTilt
+
+            return MCMC(RewardTilt(section.beta), section.rounds)
     settings = {name: value for name, value in vars(section).items() if name != "kind"}
     procedure = procedure_from_name(section.kind, **settings)
-    assert isinstance(procedure, RankProcedure)  # the experiment file knows no other
+    assert isinstance(procedure, RankProcedure)  # the experiment file knows no others
     return procedure
 
 
-def transform_of(section: Any, procedure: RankProcedure, training: Any) -> Transform:
-    """Φ; `optimal` is solved for the procedure at the experiment's KL or β."""
+def transform_of(section: Any, procedure: Decoding, training: Any) -> Transform:
+    """Φ; `optimal` is solved for the procedure at the experiment's KL or β.
+
+    For a procedure on text none is known, nor used: the bare quantile.
+    """
+    if isinstance(procedure, TextProcedure):
+        return Identity()
     if section.kind == "optimal":
         dial = {"kl": training.kl} if training.kl is not None else {"beta": training.beta}
         return transform_from_name("optimal", procedure=procedure, **dial)
@@ -126,9 +155,14 @@ def _see_current_folder() -> None:
         sys.path.insert(0, here)
 
 
-def solvers_of(experiment: Experiment) -> list[tuple[str, "Solver"]]:
-    """The solvers that move the policy, in order, each with the name of its folder."""
-    from infalign.training import Exact, Fit, Online, Regression
+def solvers_of(experiment: Experiment, target: str = "infalign") -> list[tuple[str, "Solver"]]:
+    """The solvers that move a policy, in order, each with the name of its folder.
+
+    Args:
+        experiment: names them.
+        target: the policy; training on what is decoded is the treatment's alone.
+    """
+    from infalign.training import Exact, Fit, Online, OnlineDecoded, Regression
     from infalign.training.descent import Descent
 
     section = experiment.training
@@ -155,6 +189,20 @@ def solvers_of(experiment: Experiment) -> list[tuple[str, "Solver"]]:
         case solver_sections.OnlineSolver():
             k, kl = section.samples_per_prompt, section.divergence
             return [("online", Online(descent, k, kl, section.prompts_per_pass))]
+        case solver_sections.OnlineDecodedSolver() if target == "infalign":
+            decoded = OnlineDecoded(
+                procedure_of(experiment.procedure),
+                descent,
+                section.samples_per_prompt,
+                section.replays,
+                section.runs,
+                section.opponents,
+                section.prompts_per_pass,
+            )
+            return [("online_decoded", decoded)]
+        case solver_sections.OnlineDecodedSolver():
+            k, width = section.samples_per_prompt, section.prompts_per_pass
+            return [("online", Online(descent, k, prompts_per_pass=width))]
         case solver_sections.OfflineSolver():
             return [("offline", Regression(descent, prompts_per_pass=section.prompts_per_pass))]
     fit = Fit(descent, section.loss, section.samples_per_prompt, section.prompts_per_pass)

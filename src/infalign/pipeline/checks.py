@@ -29,7 +29,7 @@ def check_study(study: "Study") -> None:
     require_own_prompts(study)
     require_same_prompts(study)
     check_cluster(study.experiment.cluster)
-    solvers = solvers_of(study.experiment)
+    solvers = [pair for name in study.policies for pair in solvers_of(study.experiment, name)]
     refuse_unlaunchable(study.experiment.training, has_gpu=has_gpu())
     study.policy.contexts([prompt.text for prompt in prompts])
     for _, solver in solvers:

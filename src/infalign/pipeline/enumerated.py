@@ -147,7 +147,7 @@ class EnumeratedStudy(Study):
     def problem(self, target: str) -> Problem:
         reward = self.training_reward(target)
         return Problem(
-            self.prompts["train"], reward, self.beta_of(reward), procedure=self.procedure
+            self.prompts["train"], reward, self.beta_of(reward), procedure=self.rank_procedure
         )
 
     def measure(self, name: str, step: int, *, last: bool) -> Measurement:
@@ -226,7 +226,7 @@ class EnumeratedStudy(Study):
         if transform == "optimal":
             from infalign.quantile.optimal import optimal_transform
 
-            member = optimal_transform(self.procedure, kl=kl)
+            member = optimal_transform(self.rank_procedure, kl=kl)
         return member.interval_mean(low, high)
 
     def ideal(self, kl: float) -> tuple[IdealRow, ...]:
@@ -235,7 +235,7 @@ class EnumeratedStudy(Study):
             beta, law = self._tilted(name, kl)
             standard, decoded = (
                 estimate(atomic_win_rate(law, self.masses("train"), self.rewards("train"), p))
-                for p in (BestOfN(1), self.procedure)
+                for p in (BestOfN(1), self.rank_procedure)
             )
             rows.append(IdealRow(name, kl, recorded(standard), recorded(decoded), beta))
         return tuple(rows)
@@ -249,12 +249,12 @@ class EnumeratedStudy(Study):
 
     def _predicted(self, transform: str, kl: float, split: Split = "train") -> float:
         _, law = self._tilted(transform, kl, split)
-        wins = atomic_win_rate(law, self.masses(split), self.rewards(split), self.procedure)
+        wins = atomic_win_rate(law, self.masses(split), self.rewards(split), self.rank_procedure)
         return float(wins.mean())
 
     def ceilings(self, target: str, kl: float) -> tuple[DecompositionRow, ...]:
         name = {"raw": "raw", "calibrated": "identity"}.get(target, self.transform.name)
-        limit = float(frontier(self.procedure, [kl])[0])
+        limit = float(frontier(self.rank_procedure, [kl])[0])
         note = "exact tilt of the listed responses: calibrated without error, ties included"
         ideal = DecompositionRow(
             f"ideal: exact tilt by {name}", self._predicted(name, kl), note=note
@@ -281,7 +281,8 @@ class EnumeratedStudy(Study):
         texts, rewards = self._texts("held-out")[:SHOWN], self.rewards("held-out")[:SHOWN]
         laws = {POLICIES[n]: self._last_law(n, steps[n])["held-out"][:SHOWN] for n in names}
         laws = {"reference": self.masses("held-out")[:SHOWN]} | laws
-        return listed_answers(texts, self.policy.responses(texts), laws, rewards, self.procedure)
+        procedure = self.rank_procedure
+        return listed_answers(texts, self.policy.responses(texts), laws, rewards, procedure)
 
     def facts(self) -> dict[str, str]:
         return {

@@ -28,10 +28,11 @@ def frozen_reward(study: Study, folder: str | Path) -> Path:
         folder: written to; one with the same content is left as it is.
 
     Raises:
-        ValueError: nothing is sampled in this study, the reward is the same everywhere, or the
-            folder holds another frozen reward.
+        ValueError: nothing is sampled in this study, its procedure has no transform, the reward is
+            the same everywhere, or the folder holds another frozen reward.
     """
     study = sampled(study)
+    refuse_untransformed(study)
     train = study.prompts["train"]
     rewards = study.reference_rewards()
     return freeze(
@@ -42,6 +43,15 @@ def frozen_reward(study: Study, folder: str | Path) -> Path:
         rank_means=study.transform.rank_means(rewards.shape[1]),
         facts=_facts(study, rewards.shape[1]),
     )
+
+
+def refuse_untransformed(study: Study) -> None:
+    """Raise ValueError where training is on the win rate after decoding itself."""
+    if study.text_procedure is not None:
+        raise ValueError(
+            f"{study.procedure.name} has no transform that could be frozen: it is trained for on "
+            "decoded answers, which engines do not do. Train it here: `infalign train`."
+        )
 
 
 def _facts(study: SampledStudy, k: int) -> dict[str, Any]:
@@ -113,6 +123,7 @@ def export(
     per_step = prompts_per_step or training.prompts_per_step or min(32, len(train))
     batches = Batches(per_step, drawn, epochs)
     study = _refusing(study, engine, batches)
+    refuse_untransformed(study)
     reward(study)
     frozen, where = frozen_reward(study, Path(folder) / "frozen"), Path(folder) / engine
     codec = study.policy.codec

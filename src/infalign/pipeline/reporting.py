@@ -38,6 +38,10 @@ __all__ = ["act_of", "comparisons_of", "report_of"]
 
 COMMON_KLS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """KLs at which policies are compared, where all of them get there."""
+NO_THEORY = (
+    "No theory predicts what this procedure can win, so there is no limit and no curve here: "
+    "InfAlign was trained on the win rate of decoded answers itself."
+)
 Paths = dict[str, list[Measurement]]
 
 
@@ -89,7 +93,7 @@ def _plan(study: Study, kl: float) -> dict[str, str | float]:
     """Where the report's planner starts: at the experiment, as far as the planner can show it."""
     experiment = study.experiment
     procedure, transform = experiment.procedure, experiment.transform
-    if procedure.kind == "order_statistic":
+    if procedure.kind == "order_statistic" or study.text_procedure is not None:
         return {}
     plan: dict[str, str | float] = {"procedure": procedure.kind, "kl": float(f"{kl:.3g}")}
     plan |= {"n": procedure.candidates, "k": experiment.rollouts.k, "transform": transform.kind}
@@ -127,14 +131,15 @@ def _frontiers(study: Study, paths: Paths) -> tuple[Frontier, ...]:
     farthest = max(reach(path, split) for path in paths.values() for split in SPLITS)
     kls = np.linspace(0, max(1.1 * farthest, 0.2), 23)[1:]
     kls = [0.0, *np.concatenate([kls[0] * np.array([0.04, 0.2, 0.5]), kls]).tolist()]
-    limit = Curve("limit", tuple(kls), tuple(frontier(study.procedure, kls)))
-    predictions = study.predictions(kls)
+    limit, predictions = None, ()
+    if study.theory is not None:
+        limit = Curve("limit", tuple(kls), tuple(frontier(study.theory, kls)))
+        predictions = study.predictions(kls)
+    note = NO_THEORY if study.theory is None else study.curve_note
     found = []
     for split in SPLITS:
         measured = tuple(_measured(study, name, path, split) for name, path in paths.items())
-        found.append(
-            Frontier(split, limit, predictions, measured, study.reward.name, study.curve_note)
-        )
+        found.append(Frontier(split, limit, predictions, measured, study.reward.name, note))
     return tuple(found)
 
 

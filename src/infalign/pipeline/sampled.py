@@ -14,9 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from infalign import evaluation
-from infalign.decoding import decode_stored
 from infalign.evaluation import ideal_table, win_rate_samples
-from infalign.pipeline import cluster, engines
+from infalign.pipeline import cluster, decoded, engines
 from infalign.pipeline.measurement import SPLITS, Measurement, Split
 from infalign.pipeline.study import POLICIES, Study, procedure_name, recorded
 from infalign.prompts import Prompt
@@ -70,14 +69,14 @@ class SampledStudy(Study):
         with self.policy.reference():
             return RolloutStore.open(self.folder / folder, self.drawer, seed)
 
-    def _measured(self, split: Split) -> list[Prompt]:
+    def measured(self, split: Split) -> list[Prompt]:
         """The prompts policies are measured on: some of the training prompts may do."""
         limit = self.experiment.evaluate.prompts if split == "train" else None
         return self.prompts[split][:limit]
 
     @property
     def _measured_prompts(self) -> list[Prompt]:
-        return [prompt for split in SPLITS for prompt in self._measured(split)]
+        return [prompt for split in SPLITS for prompt in self.measured(split)]
 
     def roll_out(self) -> None:
         train = self.prompts["train"]
@@ -101,6 +100,7 @@ class SampledStudy(Study):
             with self.show.progress(f"rewards: {self.reward.name}") as progress:
                 cluster.score(self, self.reward.name, train, self.store, progress)
             self._judge(self.fresh, self._measured_prompts, "the reference", list(self.judges))
+        decoded.keep_reference_answers(self)
 
     def _judge(
         self, store: RolloutStore, prompts: Sequence[Prompt], whose: str, judges: Sequence[str]
@@ -133,8 +133,9 @@ class SampledStudy(Study):
     def problem(self, target: str) -> Problem:
         reward = self.training_reward(target)
         rollouts = self.store.responses(self.prompts["train"], self._k)
-        beta = self.beta_of(reward)
-        return Problem(self.prompts["train"], reward, beta, rollouts, self.procedure)
+        beta = decoded.beta_of(self, target, reward)
+        watched = None if self.text_procedure else self.rank_procedure
+        return Problem(self.prompts["train"], reward, beta, rollouts, watched)
 
     def measure(self, name: str, step: int, *, last: bool) -> Measurement:
         both = self._measured_prompts
@@ -155,10 +156,11 @@ class SampledStudy(Study):
                 for procedure in self.procedures.values():
                     key = split, judge, procedure_name(procedure)
                     wins[key] = self._win_rate(store, split, judge, procedure)
+            wins |= decoded.win_rates(self, f"{name}-{step:06d}", store, split, judges)
         return Measurement(step, kl, k1, wins)
 
     def _divergences(self, store: RolloutStore, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        prompts = self._measured(split)
+        prompts = self.measured(split)
         responses = [row[:DIVERGENCES] for row in store.responses(prompts)]
         texts = [prompt.text for prompt in prompts]
         scores = self.policy.scores(texts, responses)
@@ -168,7 +170,7 @@ class SampledStudy(Study):
     def _win_rate(
         self, store: RolloutStore, split: Split, judge: str, procedure: Any
     ) -> Float[np.ndarray, "P"]:
-        prompts, m = self._measured(split), self.experiment.evaluate.samples
+        prompts, m = self.measured(split), self.experiment.evaluate.samples
         ours, theirs = (s.rewards(self.reward.name, prompts, m) for s in (store, self.fresh))
         if judge == self.reward.name:
             return win_rate_samples(ours, theirs, procedure)
@@ -182,7 +184,8 @@ class SampledStudy(Study):
     @property
     def transforms(self) -> tuple[Transform, ...]:
         """The transforms compared with raw reward."""
-        return (Identity(), Log(), Exponential(10.0), self.transform)
+        own = () if self.text_procedure else (self.transform,)
+        return (Identity(), Log(), Exponential(10.0), *own)
 
     def _carries(self, kl: float) -> bool:
         """Whether half of the rollouts, less a jackknife group, can be tilted that far."""
@@ -192,15 +195,15 @@ class SampledStudy(Study):
         return kl < 0.9 * float(np.mean(np.log(atoms / np.minimum(best.sum(1), atoms))))
 
     def ideal(self, kl: float) -> tuple[IdealRow, ...]:
-        if not self._carries(kl):
+        if self.text_procedure is not None or not self._carries(kl):
             return ()
         rewards = self.calibration.reference_rewards
-        procedures = [BestOfN(1), self.procedure]
+        procedures = [BestOfN(1), self.rank_procedure]
         found = ideal_table(rewards, self.transforms, procedures, kl, rng=self.rng("ideal"))
         rows: dict[str, dict[str, Any]] = {}
         for row in found:
             rows.setdefault(row.name, {"beta": row.beta})[row.procedure] = row.win_rate
-        names = BestOfN(1).name, self.procedure.name
+        names = BestOfN(1).name, self.rank_procedure.name
         return tuple(
             IdealRow(name, kl, recorded(row[names[0]]), recorded(row[names[1]]), row["beta"])
             for name, row in rows.items()
@@ -209,22 +212,29 @@ class SampledStudy(Study):
     def _raw_ideal(self, kl: float) -> evaluation.Estimate:
         """Win rate after decoding of the exact tilt of the stored rollouts by the raw reward."""
         rewards = self.calibration.reference_rewards
-        return ideal_table(rewards, [], [self.procedure], kl, rng=self.rng("ideal"))[0].win_rate
+        return ideal_table(rewards, [], [self.rank_procedure], kl, rng=self.rng("ideal"))[
+            0
+        ].win_rate
 
     def predictions(self, kls: Sequence[float]) -> tuple[Curve, ...]:
+        assert self.theory is not None, "nothing can be predicted without"
         curves = [
-            Curve(t.name, tuple(kls), tuple(frontier(self.procedure, kls, t)))
+            Curve(t.name, tuple(kls), tuple(frontier(self.theory, kls, t)))
             for t in self.transforms
             if t.name != "optimal"
         ]
+        if self.text_procedure:
+            return tuple(curves)
         near = [kl for kl in kls if kl > 0 and self._carries(kl)]
         raw = [self._raw_ideal(kl).value for kl in near]
         return (Curve("raw", (0.0, *near), (0.5, *raw)), *curves)
 
     def ceilings(self, target: str, kl: float) -> tuple[DecompositionRow, ...]:
-        limit = float(frontier(self.procedure, [kl])[0])
+        if self.theory is None:
+            return ()
+        limit = float(frontier(self.theory, [kl])[0])
         rows = [DecompositionRow("limit at this KL", limit, note="optimal Φ, perfect calibration")]
-        if target == "raw" and not self._carries(kl):
+        if self.text_procedure or (target == "raw" and not self._carries(kl)):
             return tuple(rows)
         if target == "raw":
             row = self._raw_ideal(kl)
@@ -233,7 +243,7 @@ class SampledStudy(Study):
         if kl > 0.9 * largest_kl(self._k - 1):
             return tuple(rows)
         transform = Identity() if target == "calibrated" else self.transform
-        finite = finite_win_rate(transform, self.procedure, self._k - 1, kl)
+        finite = finite_win_rate(transform, self.rank_procedure, self._k - 1, kl)
         name = f"this transform ({transform.name}), K = {self._k} rollouts"
         note = "exact: posterior-mean training reward of every rank, at this KL"
         return (*rows, DecompositionRow(name, finite, note=note))
@@ -248,36 +258,24 @@ class SampledStudy(Study):
 
     def answers(self, names: Sequence[str], steps: dict[str, int]) -> tuple[AnswerPair, ...]:
         prompts = self.prompts["held-out"][:SHOWN]
-        stores = {"reference": self.fresh}
+        stores = {"reference": (decoded.REFERENCE, self.fresh)}
         for name in names:
-            folder = self.folder / "judged" / f"{name}-{steps[name]:06d}"
-            stores[POLICIES[name]] = RolloutStore.existing(folder)
+            whose = f"{name}-{steps[name]:06d}"
+            stores[POLICIES[name]] = whose, RolloutStore.existing(self.folder / "judged" / whose)
         m = self.experiment.evaluate.samples
         theirs = self.fresh.rewards(self.reward.name, prompts, m)
         calibration = EmpiricalCalibration(tuple(p.id for p in prompts), theirs)
-        columns = [self._answers(who, store, prompts, calibration) for who, store in stores.items()]
+        columns = []
+        for who, (whose, store) in stores.items():
+            shown = decoded.shown(self, whose, store, prompts)
+            quantiles = calibration([p.id for p in prompts], np.array([[r] for _, r in shown]))
+            columns.append(
+                [Answer(who, *one, float(u)) for one, u in zip(shown, quantiles[:, 0], strict=True)]
+            )
         return tuple(
             AnswerPair(prompt.text, tuple(answers))
             for prompt, *answers in zip(prompts, *columns, strict=True)
         )
-
-    def _answers(
-        self,
-        who: str,
-        store: RolloutStore,
-        prompts: Sequence[Prompt],
-        calibration: EmpiricalCalibration,
-    ) -> list[Answer]:
-        rewards = store.rewards(self.reward.name, prompts)
-        decoded = decode_stored(
-            prompts, store.responses(prompts), rewards, self.procedure, self.rng("answers")
-        )
-        picked = np.array([[one.rewards[one.index]] for one in decoded])
-        quantiles = calibration([p.id for p in prompts], picked)
-        return [
-            Answer(who, one.text, float(r[0]), float(u[0]))
-            for one, r, u in zip(decoded, picked, quantiles, strict=True)
-        ]
 
     def facts(self) -> dict[str, str]:
         sampling = self.policy.sampling

@@ -9,6 +9,7 @@ import numpy as np
 from infalign.decoding import Decoded, decode
 from infalign.pipeline import build
 from infalign.pipeline.checks import refuse_constant
+from infalign.pipeline.decoded import calibration_for
 from infalign.pipeline.measurement import Measurement
 from infalign.pipeline.runs import run_folder, run_side_by_side
 from infalign.pipeline.study import POLICIES, Study
@@ -46,6 +47,8 @@ def calibrate(study: Study) -> None:
     reward(study)
     kl = study.experiment.training.kl or 1.0
     name = study.procedure.name
+    if study.text_procedure is not None:
+        study.show.say(f"{name} is not told by ranks: no ideal to show before training")
     rows = [
         [row.transform, f"{row.standard.value:.3f}", f"{row.decoded.value:.3f}"]
         for row in study.ideal(kl)
@@ -53,7 +56,7 @@ def calibrate(study: Study) -> None:
     if rows:
         title = f"The ideal at once: exact tilt of the reference at KL {kl:g}, nothing trained"
         study.show.table(title, ["transform", "standard", name], rows)
-    else:
+    elif study.text_procedure is None:
         study.show.say(f"too few rollouts to show the ideal at KL {kl:g}; raise rollouts.k")
     check = study.calibration_check()
     study.show.say(
@@ -123,7 +126,7 @@ def _solved(study: Study, name: str, problem: Problem) -> Iterator[tuple[str, Tr
     training = study.experiment.training
     total, done = training.steps + getattr(training, "refine_steps", 0), 0
     with study.show.progress(f"train {POLICIES[name]}") as progress:
-        for label, solver in build.solvers_of(study.experiment):
+        for label, solver in build.solvers_of(study.experiment, name):
 
             def follow(row: Mapping[str, float], done: int = done) -> None:
                 progress(done + int(row["step"]), total)
@@ -147,7 +150,7 @@ def read_rows(study: Study, name: str) -> list[dict[str, float]]:
     """The training log of a policy, over all its solvers."""
     home = run_folder(study.folder, name)
     rows: list[dict[str, float]] = []
-    for label, _ in build.solvers_of(study.experiment):
+    for label, _ in build.solvers_of(study.experiment, name):
         rows += json.loads((home / f"{label}.json").read_text())
     return rows
 
@@ -205,18 +208,28 @@ def read_measurements(study: Study, name: str) -> list[Measurement]:
 
 def decode_policy(study: Study, policy: str = "infalign") -> list[Decoded]:
     """The procedure's answers to the held-out prompts, by `reference` or a trained policy."""
-    prompts, rng = study.prompts["held-out"], study.rng("decode", policy)
+    rng = study.rng("decode", policy)
     with study.timed("decode"):
         if policy == "reference":
             with study.policy.reference():
-                return decode(study.policy, prompts, study.reward, study.procedure, rng=rng)
+                return _decoded(study, rng)
         if policy not in study.policies:
             raise ValueError(
                 f"no policy is named {policy!r}; there are {['reference', *study.policies]}."
             )
         train(study, [policy])
         load_policy(study, policy)
-        return decode(study.policy, prompts, study.reward, study.procedure, rng=rng)
+        return _decoded(study, rng)
+
+
+def _decoded(study: Study, rng: np.random.Generator) -> list[Decoded]:
+    prompts = study.prompts["held-out"]
+    if study.text_procedure is not None and study.text_procedure.needs_calibration:
+        reward(study)
+    calibration = calibration_for(study, prompts)
+    return decode(
+        study.policy, prompts, study.reward, study.procedure, calibration=calibration, rng=rng
+    )
 
 
 def report(study: Study) -> Path:

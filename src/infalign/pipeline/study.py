@@ -20,12 +20,13 @@ import numpy as np
 
 from infalign import evaluation
 from infalign.config import Experiment
+from infalign.decoding import Selection, TextProcedure
 from infalign.pipeline import build
 from infalign.pipeline.measurement import Measurement, Split, at_kl, reach
 from infalign.pipeline.ownership import refuse_other, saved
 from infalign.pipeline.show import Show
 from infalign.prompts import Prompt
-from infalign.quantile.procedures import BestOfN, RankProcedure
+from infalign.quantile.procedures import BestOfN, Procedure, RankProcedure
 from infalign.quantile.transforms import Transform
 from infalign.report import (
     AnswerPair,
@@ -54,7 +55,7 @@ class Study(abc.ABC):
     def __init__(self, experiment: Experiment, show: Show) -> None:
         self.experiment, self.show = experiment, show
         self.folder = Path(experiment.output)
-        self.procedure: RankProcedure = build.procedure_of(experiment.procedure)
+        self.procedure = build.procedure_of(experiment.procedure)
         self.transform: Transform = build.transform_of(
             experiment.transform, self.procedure, experiment.training
         )
@@ -104,9 +105,32 @@ class Study(abc.ABC):
         return [prompt.id for prompt in self.prompts["train"]]
 
     @property
+    def text_procedure(self) -> TextProcedure | None:
+        """The procedure, where it is one that ranks do not tell."""
+        return self.procedure if isinstance(self.procedure, TextProcedure) else None
+
+    @property
+    def theory(self) -> Procedure | None:
+        """The procedure on [0,1], which says what can be won; None where there is none."""
+        procedure = self.procedure
+        if isinstance(procedure, TextProcedure):
+            return procedure.procedure if isinstance(procedure, Selection) else None
+        return procedure
+
+    @property
+    def rank_procedure(self) -> RankProcedure:
+        """The procedure, where ranks tell it."""
+        assert isinstance(self.procedure, RankProcedure), "asked of a procedure on text"
+        return self.procedure
+
+    @property
     def procedures(self) -> dict[str, RankProcedure]:
-        """Procedures measured: one response, the one trained for, and best-of-N for every N."""
-        wanted = [BestOfN(1), self.procedure, *(BestOfN(n) for n in self.experiment.evaluate.ns)]
+        """Measured from samples: one response, the one trained for, and best-of-N for every N.
+
+        The one trained for is not among them where ranks do not tell it.
+        """
+        own = [self.procedure] if isinstance(self.procedure, RankProcedure) else []
+        wanted = [BestOfN(1), *own, *(BestOfN(n) for n in self.experiment.evaluate.ns)]
         return {procedure_name(procedure): procedure for procedure in wanted}
 
     def beta_of(self, reward: TrainingReward) -> float:
@@ -199,11 +223,12 @@ class Study(abc.ABC):
     @property
     def procedure_label(self) -> str:
         """The procedure's name in measurements."""
-        return procedure_name(self.procedure)
+        return self.procedure.name if self.text_procedure else procedure_name(self.rank_procedure)
 
     def transform_name(self, target: str) -> str:
         """The prediction that belongs to a policy."""
-        return {"raw": "raw", "calibrated": "identity"}.get(target, self.transform.name)
+        own = "decoded win rate" if self.text_procedure else self.transform.name
+        return {"raw": "raw", "calibrated": "identity"}.get(target, own)
 
     def reference_fingerprint(self) -> str:
         """Hash of the reference policy."""
