@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from infalign.cli import answer, assets, export, plan, stages, starter
+from infalign.cli import answer, assets, export, plan, serve, stages, starter
 from infalign.cli.console import print_result
 from infalign.cli.failing import set_debug
 
@@ -65,6 +65,7 @@ for name, verb in {
 for name in ("rollout", "reward", "calibrate", "train", "evaluate", "report"):
     app.command(name, rich_help_panel=ONE_BY_ONE)(getattr(stages, name))
 app.command("decode", rich_help_panel=ANSWER)(answer.decode)
+app.command("serve", rich_help_panel=ANSWER)(serve.serve)
 app.add_typer(export.app, name="export", rich_help_panel="Other engines")
 app.add_typer(assets.app, name="assets", rich_help_panel="Embedded models and data")
 

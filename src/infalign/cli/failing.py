@@ -33,6 +33,7 @@ _EXTRAS = {
     "ray": "ray",
     "trl": "trl",
     "openai": "server",
+    **dict.fromkeys(("prometheus_client", "starlette", "uvicorn"), "serve"),
     "vllm": "vllm",
 }
 _FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -62,6 +62,7 @@ class Drawing:
         upstream: asked.
         serving: in which words.
         asked: what the client wants.
+        continues: whether the procedure goes on from beginnings, so that every token counts.
         rng: seeds of the draws, where the client gave one; else the upstream's own are used.
         metrics: told what was drawn.
     """
@@ -71,9 +72,11 @@ class Drawing:
         upstream: Upstream,
         serving: Serving,
         asked: Asked,
+        continues: bool,
         rng: np.random.Generator,
         metrics: Metrics,
     ) -> None:
+        self._continues = continues
         self._upstream, self._asked, self._rng, self._metrics = upstream, asked, rng, metrics
         self._each = serving.n_per_request if serving.dialect.several else 1
         dialect = dict(serving.dialect.whole_vocabulary)
@@ -97,7 +100,7 @@ class Drawing:
         Raises:
             Refused: the upstream gives none, or the wish needs token ids it does not tell.
         """
-        if wish.is_whole:
+        if wish.is_whole and not self._continues:
             rows = [self._several(self._asked.api, self._body, wish.k) for _ in wish.beginnings]
             drawn = await _together(rows)
             return [[self._response(one) for one in row] for row in drawn]

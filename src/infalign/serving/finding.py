@@ -66,7 +66,8 @@ class Finder:
             raise refused_request(str(error), "n") from None
         rng = np.random.default_rng(asked.seed)
         own, draws = rng.spawn(2)
-        drawing = Drawing(self.upstream, self.serving, asked, draws, self.metrics)
+        continues = procedure.needs_beginnings
+        drawing = Drawing(self.upstream, self.serving, asked, continues, draws, self.metrics)
         calibrate = self.serving.calibrate
         calibration = await reference(asked.prompt, calibrate, drawing, self._score)
         answer = await decoded(procedure, asked.prompt, drawing, self._score, calibration, own)

@@ -1,5 +1,6 @@
 """The application on a port."""
 
+import ipaddress
 import logging
 import os
 import sys
@@ -10,6 +11,8 @@ from infalign.protocols import Reward
 from infalign.serving.settings import Serving
 
 __all__ = ["Redacting", "serve"]
+
+_log = logging.getLogger(__name__)
 
 _GRACE = 30
 """Seconds within which answers begun are finished when the server is to stop."""
@@ -48,6 +51,9 @@ def serve(
         ) from error
     app = create_app(serving, reward)
     _log_to_stderr(log_level, _secrets(serving))
+    _log.info("%s in front of %s", serving.made().name, ", ".join(serving.upstream.base_urls))
+    if serving.key_env is None and not _is_loopback(host):
+        _log.warning("%s can be reached from elsewhere and no key is asked for", host)
     config = uvicorn.Config(
         app,
         host=host,
@@ -79,6 +85,13 @@ class Redacting(logging.Formatter):
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _secrets(serving: Serving) -> list[str]:

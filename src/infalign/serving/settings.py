@@ -61,7 +61,7 @@ class Limits:
         ValueError: a count below its least, or a time that is not above 0.
     """
 
-    candidates: int = 64
+    candidates: int = 128
     """Responses drawn for one answer at most. ≥ 1."""
     concurrency: int = 64
     """Answers being found at once. ≥ 1."""
@@ -123,6 +123,7 @@ class Serving:
             raise ValueError("calibrate is 1; a quantile needs at least 2 reference draws.")
         self._check_procedure(self.made())
         self.client_keys()
+        self.upstream.key()  # refused now where it is missing, not when somebody asks
 
     @property
     def dialect(self) -> Dialect:
@@ -175,7 +176,7 @@ class Serving:
             raise ValueError(
                 f"{procedure.name} goes on from the beginning of a response, for which the "
                 f"upstream must speak token ids; a server of kind {self.server!r} does not. Put "
-                "it before vLLM (--server vllm), or use one that draws whole responses."
+                "it before vLLM (--server-kind vllm), or use one that draws whole responses."
             )
         if procedure.needs_calibration and not self.calibrate:
             raise ValueError(
