@@ -65,6 +65,7 @@ for name, verb in {
 for name in ("rollout", "reward", "calibrate", "train", "evaluate", "report"):
     app.command(name, rich_help_panel=ONE_BY_ONE)(getattr(stages, name))
 app.command("decode", rich_help_panel=ANSWER)(answer.decode)
+app.command("chat", rich_help_panel=ANSWER)(answer.chat)
 app.command("serve", rich_help_panel=ANSWER)(serve.serve)
 app.add_typer(export.app, name="export", rich_help_panel="Other engines")
 app.add_typer(assets.app, name="assets", rich_help_panel="Embedded models and data")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from infalign.cli.pace import Pace, written_duration, written_rate
@@ -77,7 +77,8 @@ class Terminal:
 
         Args:
             label: what is being done.
-            aside: what else to show beside how far it is, asked as often as it is shown.
+            aside: what else to show beside how far it is, asked as often as that is shown; what
+                does not fit the line is left out.
         """
         pace = Pace(self._clock, aside)
         with self._bar(label, pace) if self._is_live else _Lines(label, pace, self.say) as show:
@@ -180,7 +181,7 @@ def _bars(console: Console) -> Progress:
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.completed}/{task.total}", style="dim"),
-        _PaceColumn(),
+        _PaceColumn(Column(no_wrap=True)),
         console=console,
         transient=True,
         redirect_stdout=sys.stdout.isatty(),
@@ -201,7 +202,7 @@ def _pace(pace: Pace) -> str:
 def _summary(label: str, pace: Pace) -> str:
     counted = "" if pace.total is None else f"  {pace.done}/{pace.total}"
     rate = "" if pace.rate is None else f"  {written_rate(pace.rate)}"
-    return f"{label}{counted}  in {written_duration(pace.elapsed)}{rate}{_aside(pace)}"
+    return f"{label}{counted}  in {written_duration(pace.elapsed)}{rate}"
 
 
 def _aside(pace: Pace) -> str:

@@ -50,6 +50,9 @@ class Metered(TextProcedure):
     def most(self) -> int:
         return self.procedure.most
 
+    def most_within(self, longest: int) -> Budget:
+        return self.procedure.most_within(longest)
+
     @property
     def needs_reward(self) -> bool:
         return self.procedure.needs_reward

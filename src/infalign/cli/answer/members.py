@@ -4,36 +4,25 @@ Nothing heavy is loaded until an object is made, so that a slip in an option is 
 """
 
 import contextlib
+import hashlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from infalign.cli.answer.given import Given
+from infalign.cli.answer.given import SETTINGS, Given
 from infalign.cli.changes import experiment_from
 from infalign.protocols import Reward, Sampler, Sampling
 
 if TYPE_CHECKING:
     from infalign.decoding import TextProcedure
 
-__all__ = ["experiment_of", "policy_of", "procedure_of", "reward_of"]
+__all__ = ["policy_of", "procedure_from", "refuse_without", "reward_from", "reward_of"]
 
 _FUNCTION = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _EMBEDDED = "embedded"
-
-
-def procedure_of(name: str, **settings: Any) -> "TextProcedure":
-    """The procedure of that name; settings that are None were not given.
-
-    Raises:
-        ValueError: an unknown name or setting, with the nearest right one.
-    """
-    from infalign.decoding import text_procedure_from_name
-
-    given = {key: value for key, value in settings.items() if value is not None}
-    return text_procedure_from_name(name, **given)
 
 
 def reward_of(name: str, label: str | None = None) -> Reward:
@@ -65,6 +54,61 @@ def reward_of(name: str, label: str | None = None) -> Reward:
         )
     number = int(label) if label is not None and label.isdigit() else label
     return reward_from_name("classifier", model=name, label=number)
+
+
+def procedure_from(given: Given, said: Mapping[str, Any]) -> "TextProcedure":
+    """The procedure the options name, or the experiment's.
+
+    Raises:
+        ValueError: none, or an unknown name or setting, with the nearest right one.
+    """
+    from infalign.decoding import text_procedure_from_name
+
+    changed = {name: said[name] for name in SETTINGS if said[name] is not None}
+    if said["procedure"] is not None:
+        return text_procedure_from_name(said["procedure"], **changed)
+    if given.experiment is None:
+        raise ValueError(
+            "nothing says how to answer: give --procedure, such as best_of_n with --n 8, or "
+            "majority_vote; identity is plain sampling."
+        )
+    section = experiment_from(given.experiment).procedure
+    own = {name: value for name, value in vars(section).items() if name != "kind"}
+    return text_procedure_from_name(section.kind, **(own | changed))
+
+
+def refuse_without(procedure: "TextProcedure", said: Mapping[str, Any]) -> None:
+    """Refuse what the procedure cannot do without and no option brings.
+
+    Raises:
+        ValueError: no reward, or nothing to calibrate by.
+    """
+    if procedure.needs_calibration and not said["calibrate"]:
+        raise ValueError(
+            f"{procedure.name} looks at quantiles under the reference, so the reference must be "
+            "drawn from: give --calibrate K, 64 say, responses to each prompt."
+        )
+    if procedure.needs_reward and said["reward"] is None and said["experiment"] is None:
+        raise ValueError(
+            f"{procedure.name} needs a reward to choose by; give --reward (`module:function`, a "
+            "classifier, or `embedded`), or a procedure that needs none, such as majority_vote."
+        )
+
+
+def reward_from(given: Given, said: Mapping[str, Any]) -> tuple[Reward | None, Any]:
+    """The reward, and how settings name it: a function by its source, which may change."""
+    if said["reward"] is not None:
+        reward: Any = reward_of(said["reward"], said["label"])
+        name = [said["reward"], said["label"]]
+    elif given.experiment is not None:
+        from infalign.pipeline import build
+
+        section = experiment_from(given.experiment).reward
+        reward, name = build.reward_of(section), {**vars(section)}
+    else:
+        return None, None
+    source = getattr(reward, "source", None)
+    return reward, [name, None if source is None else hashlib.sha256(source.encode()).hexdigest()]
 
 
 Render = Callable[[list[Any]], str]
@@ -102,18 +146,13 @@ def policy_of(given: Given, is_chat: bool, stack: contextlib.ExitStack) -> tuple
     return policy, policy.render_chat
 
 
-def experiment_of(given: Given) -> Any:
-    """The experiment, validated."""
-    assert given.experiment is not None
-    return experiment_from(given.experiment)
-
-
 def _trained(given: Given, stack: contextlib.ExitStack) -> tuple[Sampler, Render]:
     """The reference or a trained policy of an experiment; nothing is trained here."""
     from infalign.cli.opening import pipeline_module
     from infalign.pipeline.stages import load_policy
 
-    study = pipeline_module().make_study(experiment_of(given))
+    assert given.experiment is not None  # as checked
+    study = pipeline_module().make_study(experiment_from(given.experiment))
     if given.policy == "reference":
         return stack.enter_context(study.policy.reference()), study.policy.render_chat
     if given.policy not in study.policies:

@@ -9,14 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infalign.cli.answer.given import SETTINGS, Given
-from infalign.cli.answer.members import policy_of, procedure_of, reward_of
-from infalign.cli.changes import experiment_from
+from infalign.cli.answer.given import Given
+from infalign.cli.answer.members import (
+    policy_of,
+    procedure_from,
+    refuse_without,
+    reward_from,
+)
 from infalign.cli.console import Terminal, print_result
 from infalign.cli.failing import kept
 from infalign.cli.opening import terminal
 from infalign.prompts import Prompt, load_prompts, prompts_from_lines, render_prompts
-from infalign.protocols import Reward
 
 if TYPE_CHECKING:
     from infalign.decoding import Budget, TextProcedure
@@ -40,14 +43,14 @@ def answer_prompts(given: Given, said: Mapping[str, Any]) -> None:
     from infalign.decoding.answering import Answering, Ceiling, chunk_for
 
     ceiling = Ceiling(said["max_responses"], said["max_tokens_total"])
-    procedure = _procedure(given, said)
-    _refuse_without(procedure, said)
+    procedure = procedure_from(given, said)
+    refuse_without(procedure, said)
     prompts = _prompts(said["source"], said["field"], said["limit"])
     chunk = chunk_for(procedure) if said["chunk"] is None else said["chunk"]
     numbers = {"seed": said["seed"] or 0, "chunk": chunk, "calibrate": said["calibrate"] or 0}
     with contextlib.ExitStack() as stack:
         show = stack.enter_context(terminal())
-        reward, judged_by = _reward(given, said)
+        reward, judged_by = reward_from(given, said)
         settings = _settings(given, procedure, prompts, judged_by, numbers)
         output = said["output"]
         if output is not None:
@@ -86,7 +89,7 @@ def _to_file(
         shown.found([row for rows in done for row in rows or ()])
         for place, some in enumerate(chunks):
             if done[place] is None:
-                shown.refuse(ceiling, some)
+                shown.begin(ceiling, some)
                 rows = answering.rows(some, place, shown.meter)
                 file.keep(place, rows)
                 shown.answered(rows)
@@ -104,7 +107,7 @@ def _to_stdout(
     with _Shown(answering, prompts, show) as shown:
         shown.found([])
         for place, some in enumerate(answering.chunks(prompts)):
-            shown.refuse(ceiling, some)
+            shown.begin(ceiling, some)
             rows = answering.rows(some, place, shown.meter)
             for line in answer_lines(rows):
                 print_result(line)
@@ -126,17 +129,19 @@ class _Shown:
 
         self._folder = folder
         self._answering, self._total = answering, len(prompts)
-        self._label = f"decode by {answering.procedure.name}"
-        self._progress = show.progress(self._label, self._aside)
+        self._progress = show.progress("decode", self._aside)
         self._update: Callable[[int, int], None] = lambda done, total: None
         self.meter = Meter(self._tick)
-        self._done, self._began, self._before = 0, time.monotonic(), self.meter.spent
+        self._done, self._under_way, self._began = 0, 0, time.monotonic()
+        self._before = self._at_chunk = self.meter.spent
 
     def __enter__(self) -> "_Shown":
         self._update = self._progress.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self._under_way = 0  # what was under way is not kept
+        self._tick()
         self._progress.__exit__(*error)
 
     def found(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -150,11 +155,11 @@ class _Shown:
 
     def answered(self, rows: Sequence[dict[str, Any]]) -> None:
         """So many more."""
-        self._done += len(rows)
+        self._done, self._under_way = self._done + len(rows), 0
         self._tick()
 
-    def refuse(self, ceiling: "Ceiling", some: Sequence[Prompt]) -> None:
-        """Stop where the budget could be exceeded."""
+    def begin(self, ceiling: "Ceiling", some: Sequence[Prompt]) -> None:
+        """The next prompts; stops where the budget could be exceeded."""
         from infalign.decoding.answering import BudgetEnd
 
         left = self._total - self._done
@@ -167,6 +172,7 @@ class _Shown:
                 f"closer.{where}"
             )
             raise
+        self._under_way, self._at_chunk = len(some), self.meter.spent
 
     def summary(self) -> str:
         """What it came to."""
@@ -176,45 +182,23 @@ class _Shown:
     def _aside(self) -> str:
         seconds = time.monotonic() - self._began
         tokens = self.meter.spent.tokens - self._before.tokens
-        rate = f", {tokens / seconds:,.0f} tokens/s" if tokens and seconds > 1 else ""
+        rate = f", {tokens / seconds:,.0f}/s" if tokens and seconds > 1 else ""
         return _written(self.meter.spent) + rate
 
     def _tick(self) -> None:
-        self._update(self._done, self._total)
+        self._update(self._done + self._nearly(), self._total)
+
+    def _nearly(self) -> int:
+        """Of the prompts under way, as many as their share of the work would be; never all."""
+        most = self._answering.most(self._under_way) if self._under_way else None
+        if most is None:
+            return 0
+        share = (self.meter.spent.responses - self._at_chunk.responses) / most.responses
+        return min(int(share * self._under_way), self._under_way - 1)
 
 
 def _written(spent: "Budget") -> str:
     return f"{spent.responses:,.0f} responses, {spent.tokens:,.0f} tokens"
-
-
-def _procedure(given: Given, said: Mapping[str, Any]) -> "TextProcedure":
-    """The procedure the options name, or the experiment's."""
-    settings = {name: said[name] for name in SETTINGS}
-    if said["procedure"] is not None:
-        return procedure_of(said["procedure"], **settings)
-    if given.experiment is None:
-        raise ValueError(
-            "nothing says how to answer: give --procedure, such as best_of_n with --n 8, or "
-            "majority_vote; identity is plain sampling."
-        )
-    section = experiment_from(given.experiment).procedure
-    own = {name: value for name, value in vars(section).items() if name != "kind"}
-    changed = {name: value for name, value in settings.items() if value is not None}
-    return procedure_of(section.kind, **(own | changed))
-
-
-def _refuse_without(procedure: "TextProcedure", said: Mapping[str, Any]) -> None:
-    """What the procedure cannot do without and no option brings."""
-    if procedure.needs_calibration and not said["calibrate"]:
-        raise ValueError(
-            f"{procedure.name} looks at quantiles under the reference, so the reference must be "
-            "drawn from: give --calibrate K, 64 say, responses to each prompt."
-        )
-    if procedure.needs_reward and said["reward"] is None and said["experiment"] is None:
-        raise ValueError(
-            f"{procedure.name} needs a reward to choose by; give --reward (`module:function`, a "
-            "classifier, or `embedded`), or a procedure that needs none, such as majority_vote."
-        )
 
 
 def _prompts(source: str, field: str | None, limit: int | None) -> list[Prompt]:
@@ -223,22 +207,6 @@ def _prompts(source: str, field: str | None, limit: int | None) -> list[Prompt]:
     if limit is not None and limit < 1:
         raise ValueError(f"--limit is {limit}; it must be at least 1.")
     return prompts_from_lines(sys.stdin.buffer, field=field)[:limit]
-
-
-def _reward(given: Given, said: Mapping[str, Any]) -> tuple[Reward | None, Any]:
-    """The reward, and how settings name it: a function by its source, which may change."""
-    if said["reward"] is not None:
-        reward: Any = reward_of(said["reward"], said["label"])
-        name = [said["reward"], said["label"]]
-    elif given.experiment is not None:
-        from infalign.pipeline import build
-
-        section = experiment_from(given.experiment).reward
-        reward, name = build.reward_of(section), {**vars(section)}
-    else:
-        return None, None
-    source = getattr(reward, "source", None)
-    return reward, [name, None if source is None else hashlib.sha256(source.encode()).hexdigest()]
 
 
 def _settings(
