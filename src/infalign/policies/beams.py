@@ -63,6 +63,8 @@ def beam(
     if isinstance(width, bool) or width < 1:
         raise ValueError(f"width is {width}; a beam search needs at least one beam.")
     begun = check_beginnings(policy, prompts, beginnings)
+    if not begun:
+        return []
     stream = policy.stream(prompts, begun)
     open_ = [[_Beam(0.0, 0.0, one)] for one in begun]
     ended: list[list[_Beam]] = [[] for _ in begun]

@@ -50,6 +50,11 @@ class Divergence(ABC):
     def name(self) -> str:
         """Short and human."""
 
+    @property
+    def is_factor(self) -> bool:
+        """Whether Z only multiplies, so that normalising is solving: for the reverse KL."""
+        return False
+
     @abstractmethod
     def combined(
         self, log_ratios: Float[Array, "M *rows"], weights: Float[Array, "M"]
@@ -123,7 +128,15 @@ class Divergence(ABC):
         log_reference: Float[Array, "R V"],
         weights: Float[Array, "M"],
     ) -> Float[Array, "R V"]:
-        """log π* of each row's atoms: the optimum, Z solved for. Nats, normalised."""
+        """log π* of each row's atoms: the optimum, Z solved for. Nats, normalised.
+
+        Raises:
+            ValueError: no atom that all policies can reach.
+        """
+        if self.is_factor:
+            raw = self.score(log_laws, log_reference, weights)
+            _require_support(raw)
+            return raw - np.asarray(logsumexp(raw, axis=1, keepdims=True))
         combined = self.combined(log_ratios(log_laws, log_reference), weights)
         raw = log_reference + self.log_ratio(self.level(log_reference, combined), combined)
         return raw - np.asarray(logsumexp(raw, axis=1, keepdims=True))
@@ -158,6 +171,11 @@ class ReverseKL(Divergence):
     def name(self) -> str:
         """Without parameters."""
         return "reverse KL"
+
+    @property
+    def is_factor(self) -> bool:
+        """Yes."""
+        return True
 
     def combined(self, log_ratios: Array, weights: Array) -> Array:
         """Σ w_i λ_i."""

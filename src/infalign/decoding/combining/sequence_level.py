@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
-from infalign.decoding.combining.divergences import Level, ReverseKL, log_ratios
+from infalign.decoding.combining.divergences import Level, log_ratios
 from infalign.decoding.combining.token_level import CombinedPolicy, CombinedStream
 from infalign.policies import streams
 from infalign.protocols import Response, Sampling, TokenStream
@@ -45,7 +45,8 @@ class SequencePolicy:
     The optima of the forward KL and Jensen-Shannon may say often what every member says rarely:
     then no draws of theirs find it, and :meth:`effective_draws` is near 0.
 
-    Next-token laws of π* would need a sum over all that may follow: it has no `stream`.
+    Next-token laws of π* would need a sum over all that may follow: it has no `stream`. Constants
+    are kept: policies must not be trained on meanwhile.
 
     Args:
         proposal: the same policies at level `token`.
@@ -214,7 +215,7 @@ class SequencePolicy:
     ) -> Float[np.ndarray, "R"]:
         """log π* of whole responses; for the reverse KL up to a constant of the prompt."""
         policy = self.proposal
-        if isinstance(policy.divergence, ReverseKL):
+        if policy.divergence.is_factor:
             return policy.combine(totals, "score")
         weights, base = np.array(policy.weights), totals[-1]
         combined = policy.divergence.combined(log_ratios(totals[:-1], base), weights)
@@ -231,7 +232,7 @@ class SequencePolicy:
             count, policy = self.pilot, self.proposal
             none = np.zeros((len(policy.members), count))
             drawn = self._propose([prompt] * count, [()] * count, none, rng)
-            if isinstance(policy.divergence, ReverseKL):
+            if policy.divergence.is_factor:
                 level = Level(np.zeros(1), np.zeros(1))
                 log_weights = policy.combine(drawn.totals, "score") - drawn.log_q
             else:
