@@ -160,7 +160,7 @@ def test_divergences_without_a_barrier_are_refused_with_the_reason(name):
 @pytest.mark.parametrize(
     ("divergence", "said"),
     [("kl", "'reverse_kl', 'forward_kl', 'jsd'"), (0.0, "alpha is 0"), (1.5, "alpha is 1.5"),
-     (float("nan"), "alpha is nan"), (True, "alpha is True")],
+     (float("nan"), "alpha is nan"), (True, "alpha is True"), (None, "alpha is None")],
 )  # fmt: skip
 def test_unknown_divergences_are_refused(divergence, said):
     with pytest.raises(ValueError, match=said):

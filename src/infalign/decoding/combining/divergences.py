@@ -210,7 +210,8 @@ class Alpha(Divergence):
     """In (0, 1]."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.alpha, bool) or not 0 < self.alpha <= 1:
+        is_number = isinstance(self.alpha, int | float) and not isinstance(self.alpha, bool)
+        if not is_number or not 0 < self.alpha <= 1:
             raise ValueError(
                 f"alpha is {self.alpha}; it must lie in (0, 1], where 1 is the forward KL. For "
                 "the limit 0 use 'reverse_kl'."
