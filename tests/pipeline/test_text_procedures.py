@@ -21,6 +21,7 @@ DECODED = {
     "opponents": 4,
 }
 PROCEDURES = {
+    "best": {"kind": "best_of_n", "n": 2},
     "soft": {"kind": "soft_best_of_n", "n": 2, "temperature": 0.2},
     "vote": {"kind": "majority_vote", "n": 2},
     "blocks": {"kind": "blockwise_best_of_n", "n": 2, "block": 2},
@@ -85,7 +86,7 @@ def test_what_was_decoded_is_kept_and_not_decoded_again(trained, monkeypatch):
         np.testing.assert_array_equal(values, again.wins[key])
 
 
-@pytest.mark.parametrize("name", ["soft", "vote", "blocks"])
+@pytest.mark.parametrize("name", ["best", "soft", "vote", "blocks"])
 def test_policies_are_trained_measured_and_decoded_by(trained, name):
     study = trained(name)
     rows = stages.read_rows(study, "infalign")

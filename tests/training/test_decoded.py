@@ -28,9 +28,15 @@ from infalign.quantile.atoms import voting
 from infalign.quantile.atoms.decoding import RankDecoding
 from infalign.quantile.atoms.differentiating import by_differences
 from infalign.quantile.atoms.mirror import mirror_ascent
+from infalign.quantile.calibration import EmpiricalCalibration
 from infalign.quantile.procedures import BestOfN, SoftBestOfN, WorstOfN
 from infalign.training import Descent, OnlineDecoded, Problem, RawReward, decoded
-from infalign.training.first_variation import Opponents, first_variation, leave_one_out
+from infalign.training.first_variation import (
+    Opponents,
+    first_variation,
+    leave_one_out,
+    reference_pools,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tables import lines, rollouts_of, table
@@ -385,6 +391,21 @@ def test_a_vote_is_trained_to_the_best_policy_there_is(tmp_path):
     assert win - 0.05 * kl > best.win_rate - 0.05 * best.kl - 2e-3
     assert {"kl", "win_rate", "reward"} <= result.rows[-1].keys()
     assert abs(result.rows[-1]["win_rate"] - win) < 0.2
+
+
+def test_rollouts_that_calibrate_are_ranked_among_the_others():
+    _, problem, _ = votes()
+    rewards = Lookup()(["x0"], [[r.text for r in problem.rollouts[0]]])
+    calibration = EmpiricalCalibration(("id0",), rewards)
+    calibrated = dataclasses.replace(
+        problem, rewards=dataclasses.replace(problem.rewards, calibration=calibration)
+    )
+    (pool,), _ = reference_pools(calibrated, problem.rollouts)
+    np.testing.assert_array_equal(pool.scored.quantiles, calibration.leave_one_out()[0])
+    (other,), _ = reference_pools(calibrated, [problem.rollouts[0][:8]])
+    np.testing.assert_array_equal(
+        other.scored.quantiles, calibration(["id0"], other.scored.rewards[None])[0]
+    )
 
 
 def test_an_interrupted_run_ends_where_it_would_have(tmp_path):

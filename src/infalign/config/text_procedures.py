@@ -131,17 +131,19 @@ def require_decoding_fits(
         f"training.samples_per_prompt is {getattr(training, 'samples_per_prompt', 0)}, but "
         f"procedure samples {n}; what one is worth shows where it is left out: more are needed",
     )
-    if not isinstance(procedure, TextProcedure):
-        return
+    on_text = isinstance(procedure, TextProcedure)
     require(
-        decoded,
+        decoded or not on_text,
         f"procedure is {kind}, for which no transform is known, but training is "
         f"{training.kind}; `training: {{kind: online_decoded, beta: 0.1}}` is needed",
     )
     require(
-        policy.kind == "causal_lm",
-        f"procedure is {kind}, but policy is {policy.kind}; choose `policy: causal_lm`",
+        policy.kind == "causal_lm" or not decoded,
+        f"procedure is {kind} and training online_decoded, but policy is {policy.kind}; choose "
+        "`policy: causal_lm`",
     )
+    if not on_text:
+        return
     require(
         transform.kind == "optimal",
         f"transform is {transform.kind}, but for procedure {kind} training takes none; "

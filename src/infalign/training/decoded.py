@@ -29,7 +29,13 @@ from infalign.protocols import Continuer
 from infalign.quantile.procedures import Procedure
 from infalign.rollouts.shards import write_atomically
 from infalign.training.descent import Descent, descend, identifying, numpy_of, passes
-from infalign.training.first_variation import Opponents, first_variation, pools_of, replayed
+from infalign.training.first_variation import (
+    Opponents,
+    first_variation,
+    pools_of,
+    reference_pools,
+    replayed,
+)
 from infalign.training.rewards import TrainingReward
 from infalign.training.solver import Callback, Problem, Row, Solver, TrainingResult
 
@@ -255,7 +261,7 @@ def _opponents_of(
         if responses is None or len(responses[0]) < procedure.most:
             with policy.reference():
                 responses = policy.sample(problem.texts, max(solver.opponents, procedure.most), rng)
-        pools, _ = pools_of(problem, responses)
+        pools, _ = reference_pools(problem, responses)
         answers = [replayed(procedure, pool, solver.opponents, rng)[0] for pool in pools]
         return Opponents(dict(zip(problem.ids, answers, strict=True)))
     path = None if directory is None else directory / "opponents.json"

@@ -19,9 +19,18 @@ from jaxtyping import Bool, Float
 from infalign.decoding.replaying import Pool, balanced_orders, replay
 from infalign.decoding.text_procedure import Scored, TextProcedure
 from infalign.protocols import Response
+from infalign.quantile.calibration import EmpiricalCalibration
 from infalign.training.solver import Problem
 
-__all__ = ["Opponents", "Variation", "first_variation", "leave_one_out", "pools_of", "replayed"]
+__all__ = [
+    "Opponents",
+    "Variation",
+    "first_variation",
+    "leave_one_out",
+    "pools_of",
+    "reference_pools",
+    "replayed",
+]
 
 
 @final
@@ -133,3 +142,20 @@ def pools_of(
         for p, (prompt, row) in enumerate(zip(problem.prompts, responses, strict=True))
     ]
     return pools, scored.rewards
+
+
+def reference_pools(
+    problem: Problem, responses: Sequence[Sequence[Response]]
+) -> tuple[list[Pool], Float[np.ndarray, "P K"]]:
+    """:func:`pools_of` the reference's own; those that calibrate are ranked among the others."""
+    pools, rewards = pools_of(problem, responses)
+    calibration = getattr(problem.rewards, "calibration", None)
+    if not isinstance(calibration, EmpiricalCalibration):
+        return pools, rewards
+    rows = [calibration.prompt_ids.index(prompt_id) for prompt_id in problem.ids]
+    if not np.array_equal(calibration.reference_rewards[rows], rewards):
+        return pools, rewards
+    quantiles = calibration.leave_one_out()[rows]
+    own = [Scored(*both) for both in zip(rewards, quantiles, strict=True)]
+    kept = [dataclasses.replace(p, scored=one) for p, one in zip(pools, own, strict=True)]
+    return kept, rewards
