@@ -139,7 +139,10 @@ class Serving:
         if isinstance(self.procedure, Recipe):
             if n is not None and not self.procedure.takes_n:
                 raise ValueError(f"{self.procedure.name} has no n that a request may change.")
-            return self.procedure.made(n)
+            made = self.procedure.made(n)
+            if n is not None:
+                self._require_few(made)
+            return made
         if n is not None:
             raise ValueError(f"{self.procedure.name} was fixed when the server started.")
         return on_text(self.procedure)
@@ -162,12 +165,7 @@ class Serving:
         return keys
 
     def _check_procedure(self, procedure: TextProcedure) -> None:
-        limit = self.limits.candidates
-        if procedure.most > limit:
-            raise ValueError(
-                f"{procedure.name} draws up to {procedure.most} responses for an answer and the "
-                f"limit is {limit}; raise the limit (--max-n), or let it draw fewer."
-            )
+        self._require_few(procedure)
         if procedure.needs_gaps:
             raise ValueError(
                 f"{procedure.name} fills gaps in responses, which no OpenAI-compatible server can."
@@ -182,6 +180,14 @@ class Serving:
             raise ValueError(
                 f"{procedure.name} looks at quantiles, not only at ranks; say how many reference "
                 "draws each request is compared with (--calibrate 16, say)."
+            )
+
+    def _require_few(self, procedure: TextProcedure) -> None:
+        if procedure.most > self.limits.candidates:
+            raise ValueError(
+                f"{procedure.name} draws up to {procedure.most} responses for an answer and the "
+                f"limit is {self.limits.candidates}; raise the limit (--max-n), or let it draw "
+                "fewer."
             )
 
 
