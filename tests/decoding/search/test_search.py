@@ -5,16 +5,19 @@ law, sqrt(2/π)·Σ sqrt(p(1−p)/n)/2, is exceeded by chance less than once in 
 a seventh of it). Each comparison has a wrong law that must fail.
 """
 
+import dataclasses
 import itertools
+import warnings
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from infalign.decoding import BlockwiseBestOfN, decode
-from infalign.decoding.search import BlockSearch, TabularValue, TreeSearch
+from infalign.decoding.search import BlockSearch, TabularValue, TreeSearch, controlled
 from infalign.decoding.search.block_search import _resampled
 from infalign.policies import TabularLM, TabularPolicy
+from infalign.policies.alignment import Alignment
 from infalign.prompts import Prompt
 from infalign.quantile.calibration import EmpiricalCalibration
 from infalign.quantile.procedures import BestOfN
@@ -359,6 +362,26 @@ def test_wrong_combinations_are_refused(lm, rewards):
     guided = BlockSearch(value=TabularValue.mean(other, rewards))
     with pytest.raises(ValueError, match="vocabulary"):
         decode(lm, prompts(1), Told(lm, rewards), guided, rng=np.random.default_rng(0))
+
+
+def test_tilting_twice_is_warned_of(lm, rewards):
+    """Of a policy tilted by the reward already, and of one steered by it; never by another."""
+    twice = lm.tilt(rewards, 0.5, aligned=Alignment("told", 0.5))
+    soft = TabularValue.soft(lm, rewards, 0.5)
+    steered = controlled(lm, soft, 0.5, aligned=Alignment("told", 0.5))
+    particles, rng = BlockSearch(2, 2, 1.0, block=1), np.random.default_rng(0)
+    for policy in (twice, steered):
+        with pytest.warns(UserWarning, match=r"one tilt at β = 0\.333"):
+            decode(policy, prompts(1), Told(lm, rewards), particles, rng=rng)
+    with pytest.warns(UserWarning, match="no tilt of either kind"):
+        dataclasses.replace(particles, calibrated=True).check(twice, Told(lm, rewards))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other = lm.tilt(rewards, 0.5, aligned=Alignment("another", 0.5))
+        decode(other, prompts(1), Told(lm, rewards), particles, rng=rng)
+        decode(twice, prompts(1), Told(lm, rewards), BlockSearch(2, 2, block=1), rng=rng)
+    with pytest.raises(ValueError, match="the same"):
+        controlled(lm, soft, 0.4, aligned=Alignment("told", 0.5))
 
 
 @pytest.mark.parametrize("search", [BlockSearch(2, 2, block=1), TreeSearch(4, 4, block=1)])

@@ -7,6 +7,7 @@ them; a good guide makes the width that is needed small.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import final
 
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int
 
 from infalign.decoding.blockwise import BlockwiseBestOfN
 from infalign.decoding.counts import refuse_count
+from infalign.decoding.mcmc.targets import compose_betas
 from infalign.decoding.search.guided import (
     ROOT,
     GuidedSearch,
@@ -24,7 +26,8 @@ from infalign.decoding.search.guided import (
 )
 from infalign.decoding.text_procedure import Budget, Steps
 from infalign.prompts import Prompt
-from infalign.quantile.transforms import refuse_beta
+from infalign.protocols import Reward, Sampler
+from infalign.quantile.transforms import Identity, refuse_beta
 
 __all__ = ["BlockSearch"]
 
@@ -96,6 +99,26 @@ class BlockSearch(GuidedSearch):
         """
         blocks = self.width * self.expand
         return BlockwiseBestOfN(blocks, self.block, self.rollouts).most_within(longest)
+
+    def check(self, policy: Sampler, reward: Reward | None) -> None:
+        """Refuse a value of another vocabulary; warn of a second tilt by the same reward."""
+        super().check(policy, reward)
+        aligned = getattr(policy, "aligned", None)
+        if self.beta is None or aligned is None or reward is None or aligned.reward != reward.name:
+            return
+        same = aligned.transform == (Identity() if self.calibrated else None)
+        together = (
+            f"together they are one tilt at β = {compose_betas(aligned.beta, self.beta):g}"
+            if same
+            else "on another scale, so that the two are no tilt of either kind"
+        )
+        warnings.warn(
+            f"{policy.name} was aligned by {aligned.reward} at β = {aligned.beta:g}, and the "
+            f"search tilts it by the same reward again at β = {self.beta:g}: {together}. If that "
+            "is not wanted, start from the reference.",
+            UserWarning,
+            stacklevel=2,
+        )
 
     @property
     def needs_reward(self) -> bool:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from infalign.decoding.counts import refuse_count
 from infalign.decoding.search.values import Value, refuse_vocabulary
 from infalign.policies import streams
+from infalign.policies.alignment import Alignment
 from infalign.policies.beams import beam
 from infalign.protocols import LogitPolicy, Response, Sampling, TokenStream
 from infalign.quantile.transforms import refuse_beta
@@ -36,9 +37,12 @@ class Controlled:
     """KL coefficient, in the value's unit. > 0."""
     top: int | None = None
     """Tokens that are valued at each step; the others get probability 0. None: all."""
+    aligned: Alignment | None = None
+    """By which reward it is steered, where that has a name."""
 
     def __post_init__(self) -> None:
         refuse_beta(self.beta)
+        Alignment.checked(self.aligned, self.beta)
         if self.top is not None:
             refuse_count(self.top, "top", "controlled decoding")
         if not isinstance(self.policy, LogitPolicy):
@@ -188,7 +192,12 @@ class ControlledStream:
 
 
 def controlled(
-    policy: LogitPolicy, value: Value, beta: float, *, top: int | None = None
+    policy: LogitPolicy,
+    value: Value,
+    beta: float,
+    *,
+    top: int | None = None,
+    aligned: Alignment | None = None,
 ) -> Controlled:
     """The policy whose next-token law is π·exp(V/β)/Z.
 
@@ -200,9 +209,11 @@ def controlled(
         top: value only the `top` likeliest tokens at each step and never write another. Another
             law, not only a faster one: what is steered is then the policy truncated to its
             `top` likeliest tokens, and what it never writes is not found however good it is.
+        aligned: names the reward that the value is of, for those who would tilt by it again.
 
     Raises:
-        ValueError: β that is not positive, a count that is none, or another vocabulary.
+        ValueError: β that is not positive or not that of `aligned`, a count that is none, or
+            another vocabulary.
         TypeError: a policy that shows no next-token laws.
 
     Reference:
@@ -220,4 +231,4 @@ def controlled(
         >>> bool(np.allclose(masses, lm.tilt(rewards, beta=0.5).masses, atol=1e-12))
         True
     """
-    return Controlled(policy, value, beta, top)
+    return Controlled(policy, value, beta, top, aligned)
