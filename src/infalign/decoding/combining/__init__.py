@@ -5,9 +5,9 @@ from infalign.decoding.combining.divergences import (
     Divergence,
     JensenShannon,
     ReverseKL,
-    divergence_of,
 )
 from infalign.decoding.combining.mod import combine_tables, mod
+from infalign.decoding.combining.naming import divergence_of
 from infalign.decoding.combining.sequence_level import SequencePolicy
 from infalign.decoding.combining.token_level import CombinedPolicy, CombinedStream
 
