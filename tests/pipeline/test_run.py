@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from infalign import pipeline
+from infalign.pipeline.stages import load_policy
 from infalign.report import load_report
 
 GO = """
@@ -85,6 +86,19 @@ def test_a_second_run_makes_nothing_twice(experiment):
     pipeline.run(one)
     assert {p: p.stat().st_mtime_ns for p in made} == made
     assert results(folder) == before
+    _trained_policies_say_what_they_were_aligned_to(one)
+
+
+def _trained_policies_say_what_they_were_aligned_to(experiment):
+    study = pipeline.make_study(experiment)
+    assert study.policy.aligned is None
+    for name, transform in (("raw", None), ("infalign", study.transform)):
+        load_policy(study, name)
+        aligned = study.policy.aligned
+        assert (aligned.reward, aligned.transform) == ("vowels", transform)
+        assert aligned.beta == study.problem(name).beta
+        with study.policy.reference():
+            assert study.policy.aligned is None
 
 
 def test_a_killed_run_resumes_to_the_same_report(experiment_file, workshop, tmp_path, start):

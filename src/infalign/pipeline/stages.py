@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from infalign.config.solvers import OnlineDecodedSolver
 from infalign.decoding import Decoded, decode
 from infalign.pipeline import build
 from infalign.pipeline.checks import refuse_constant
@@ -13,6 +14,8 @@ from infalign.pipeline.decoded import calibration_for
 from infalign.pipeline.measurement import Measurement
 from infalign.pipeline.runs import run_folder, run_side_by_side
 from infalign.pipeline.study import POLICIES, Study
+from infalign.policies.alignment import Alignment
+from infalign.quantile.transforms import Identity, Transform
 from infalign.report import write_report
 from infalign.rollouts.shards import write_atomically
 from infalign.training.solver import Checkpoint, Problem, TrainingResult
@@ -180,7 +183,17 @@ def load_policy(study: Study, name: str, step: int | None = None) -> int:
         raise ValueError(f"{name!r} is not trained yet; run `infalign train` first.")
     point = points[-1] if step is None else next(p for p in points if p.step == step)
     load_weights(study.policy.module, point.path)
+    study.policy.aligned = _alignment(study, name)
     return point.step
+
+
+def _alignment(study: Study, name: str) -> Alignment | None:
+    """The tilt that a policy was trained towards; None where the training knows no tilt."""
+    if isinstance(study.experiment.training, OnlineDecodedSolver):
+        return None
+    beta = json.loads((run_folder(study.folder, name) / "checkpoints.json").read_text())["beta"]
+    known: dict[str, Transform | None] = {"raw": None, "calibrated": Identity()}
+    return Alignment(study.reward.name, beta, known.get(name, study.transform))
 
 
 def evaluate_policy(study: Study, name: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from infalign.policies.alignment import Alignment
 from infalign.policies.causal_stream import CausalStream
 from infalign.policies.generation import generate_in_batches
 from infalign.policies.kept import KeptBeginnings
@@ -37,6 +38,16 @@ class Writer(abc.ABC):
     module: torch.nn.Module
     _rows: int
     _kept: dict[str, KeptBeginnings] | None = None
+    _aligned: Alignment | None = None
+
+    @property
+    def aligned(self) -> Alignment | None:
+        """What the adapter was trained on; None as the reference, and where nobody has said."""
+        return None if self._on_reference else self._aligned
+
+    @aligned.setter
+    def aligned(self, alignment: Alignment | None) -> None:
+        self._aligned = alignment
 
     @property
     @abc.abstractmethod
