@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 
 import numpy as np
 import openai
@@ -15,9 +16,11 @@ from infalign.decoding import BlockwiseBestOfN, decode
 from infalign.decoding.mcmc import mcmc
 from infalign.policies import TabularLM
 from infalign.policies.openai_server import Connection
+from infalign.policies.openai_server.answers import Choice
 from infalign.prompts import Prompt
 from infalign.rewards import FunctionReward
 from infalign.serving import Serving
+from infalign.serving.continuing import whole_text
 from infalign.serving.drawing import Drawing
 from infalign.serving.driving import decoded
 from infalign.serving.metrics import Metrics
@@ -153,6 +156,23 @@ def test_an_upstream_that_forgets_the_beginning_has_another_law(procedure):
     assert p_value(wrong, local(procedure, CHAINS)) < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("reason", "stop_reason", "text"),
+    [
+        ("stop", None, "abab"),  # the last token ended it
+        ("stop", 7, "abab"),
+        ("length", None, "ababa"),
+        ("stop", "ba", "a"),  # a stop string lies within the text; the first one counts
+    ],
+)
+def test_the_text_of_a_whole_is_that_of_its_tokens_up_to_its_end(reason, stop_reason, text):
+    choice = Choice("ba", (0, 1, 0), math.nan, reason)
+    wanted = asked_of(b'{"model": "m", "prompt": "x"}', "completions", None, 8)
+    raw = {"stop_reason": stop_reason}
+    found = whole_text(Nearby(Table()), wanted, (0, 1, 0, 1, 0), choice, raw)
+    assert asyncio.run(found) == text
+
+
 def test_blocks_as_long_as_the_response_are_best_of_n(fronted):
     front = fronted(BlockwiseBestOfN(4, block=3), upstream=Table(), reward=letters, server="vllm")
     answer = asked(front.client(), max_tokens=3, extra_body={"infalign": {"candidates": True}})
@@ -174,6 +194,25 @@ def test_a_chain_is_served(fronted):
     assert answer.usage.completion_tokens >= 7
     again = asked(front.client(), max_tokens=3, seed=4)
     assert again.choices[0].message.content == text
+
+
+def test_a_reward_that_is_no_number_amid_a_chain_does_not_end_it(fronted):
+    """Such proposals are refused, and told; the chain keeps its state."""
+
+    def partial(prompts, responses):
+        rows = zip(letters(prompts, responses), responses, strict=True)
+        return [[math.nan if "b" in t else r for r, t in zip(*row, strict=True)] for row in rows]
+
+    front = fronted(mcmc(beta=0.5, steps=12), upstream=Table(), reward=partial, server="vllm")
+    shown = {"infalign": {"candidates": True}}
+    answers = [
+        asked(front.client(), max_tokens=3, seed=seed, extra_body=shown).infalign
+        for seed in range(4)
+    ]
+    assert any(answer["details"]["unscored"] for answer in answers)
+    for answer in answers:
+        assert "b" not in answer["texts"][answer["index"]]
+        assert answer["reward"] is not None
 
 
 def test_a_chain_needs_to_know_how_long_a_response_may_be(fronted):

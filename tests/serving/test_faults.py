@@ -190,6 +190,17 @@ def test_a_reward_that_fails_on_one_request_costs_no_other_its_answer(fronted, c
     assert "secret recipe" in caplog.text
 
 
+def test_a_reward_without_end_does_not_hold_a_client(fronted):
+    def slow(prompts, responses):
+        time.sleep(2.0)
+        return [[1.0] * len(row) for row in responses]
+
+    front = fronted(n=2, reward=slow, limits={"seconds": 0.3})
+    with pytest.raises(openai.InternalServerError, match="no answer was found") as raised:
+        asked(front.client())
+    assert raised.value.status_code == 504
+
+
 @pytest.mark.parametrize(
     "reward",
     [

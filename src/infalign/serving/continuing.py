@@ -89,6 +89,6 @@ async def whole_text(
     visible = list(ids[:-1] if is_last else ids)
     text = await upstream.detokenized(asked.body["model"], visible) if visible else ""
     if isinstance(ended, str) and choice.finish_reason == "stop":
-        at = text.rfind(ended)
+        at = text.find(ended)
         return text if at < 0 else text[:at]
     return text
