@@ -157,3 +157,13 @@ def test_the_experiment_with_an_own_reward_is_ready_to_run(monkeypatch):
     reward = reward_of(experiment.reward)
     rewards = np.asarray(reward(["Hi"], [["Hello there.", "Felicitations, acquaintances!", ""]]))
     assert rewards.tolist() == [[0.0, -1.0, -2.0]]
+
+
+def test_training_for_a_vote_ends_near_the_best_policy():
+    pytest.importorskip("torch")
+    rows = re.findall(
+        r"^(\w+) +([\d.]+) +([\d.]+) +([\d.]+)$", printed_by("train_for_a_vote"), re.M
+    )
+    found = {name: float(voted) - 0.1 * float(kl) for name, _, voted, kl in rows}
+    assert found["best"] > found["reference"] + 0.5
+    assert found["best"] - found["trained"] < 0.01

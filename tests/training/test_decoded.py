@@ -17,7 +17,7 @@ import torch
 from infalign.decoding import Selection
 from infalign.decoding.blockwise import BlockwiseBestOfN
 from infalign.decoding.mcmc import MCMC, MaskResample, RewardTilt
-from infalign.decoding.replaying import Pool
+from infalign.decoding.replaying import Pool, replay
 from infalign.decoding.text_procedure import Scored
 from infalign.decoding.tracing import Segment, Trace
 from infalign.decoding.voting.majority import MajorityVote
@@ -81,7 +81,7 @@ def centred(gradient, masses=MASSES):
 @pytest.mark.parametrize("make", [BestOfN, WorstOfN])
 @pytest.mark.parametrize(("n", "m"), [(2, 3), (3, 4), (2, 4)])
 def test_rank_procedures_agree_with_the_first_variation_of_w(make, n, m):
-    """Measured: 2e-15 between the estimator's expectation and the derivative in closed form."""
+    """Measured: 4e-16 between the estimator's expectation and the derivative in closed form."""
     exact = RankDecoding(make(n), REWARDS).pullback(MASSES, WORTH)
     found, _ = expected(Selection(make(n)), m)
     np.testing.assert_allclose(found, centred(exact), atol=1e-12)
@@ -140,7 +140,10 @@ LAWS = {
 
 @pytest.mark.parametrize("name", LAWS)
 def test_other_procedures_agree_with_the_derivative_of_their_law(name):
-    """Student's t, 39 degrees of freedom: |t| > 6 has false alarms of 6e-7, times 3 responses."""
+    """Student's t, 39 degrees of freedom: |t| > 6 has false alarms of 6e-7, times 3 responses.
+
+    Measured: at most 1.3.
+    """
     procedure, law = LAWS[name]
     masses, worth = np.array([0.2, 0.5, 0.3]), WORTH[:3]
     exact = by_differences(lambda rows: np.apply_along_axis(law, -1, rows), masses, worth)
@@ -162,6 +165,26 @@ def test_without_what_others_do_without_it_the_gradient_is_wrong():
         advantage = 2 * (values @ used / 2 - values.mean())
         wrong[columns[0]] += math.prod(MASSES[list(columns[1:])]) * advantage[0]
     assert np.abs(wrong - exact).max() > 0.1
+
+
+def test_subsets_of_the_same_samples_make_the_gradient_quieter():
+    """Against two votes of four on eight samples, each credited whole. Measured: 6 times less.
+
+    Asked for is a factor 3 of the variance; with 400 gradients its error is below a fifth.
+    """
+    rng, procedure = np.random.default_rng(0), MajorityVote(4)
+    quiet, loud = [], []
+    for _ in range(400):
+        columns = rng.choice(4, 8, p=MASSES)
+        scores, samples = np.eye(4)[columns] - MASSES, pool(columns)
+        found = first_variation(procedure, samples, OPPONENTS, 64, rng)
+        quiet.append(found.advantages @ scores / 8)
+        halves = [range(4), range(4, 8)]
+        texts = [replay(procedure, samples, half, rng)[0].text for half in halves]
+        first, second = OPPONENTS.worth("a", samples.judged(texts).rewards)
+        loud.append((first - second) * (scores[:4].sum(0) - scores[4:].sum(0)) / 2)
+    variances = [np.var(gradients, axis=0).sum() for gradients in (quiet, loud)]
+    assert variances[1] > 3 * variances[0]
 
 
 # --- what goes on from beginnings: credit to every draw ---
