@@ -1,6 +1,7 @@
 """A head on the states of a tiny language model: reads the right states, learns what there is."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -137,7 +138,7 @@ def test_the_loss_is_minimal_at_the_exact_value(beta):
     """States that name four cells: the head says each cell's mean, or log mean exp r."""
     rng = np.random.default_rng(0)
     cells, rewards = np.repeat(np.arange(4), 50), rng.normal(size=(4, 50)) + CELLS[:, None]
-    shift, slope, targets = _targets(rewards, beta, np.ones(4, dtype=bool))
+    shift, slope, targets = _targets(rewards, beta, np.arange(200))
     states = torch.eye(4)[torch.from_numpy(cells)]
     examples = _Examples(states, torch.from_numpy(targets.ravel().astype(np.float32)))
     fit = HeadFit(beta=beta, epochs=2000, penalty=0.0)
@@ -226,6 +227,15 @@ def test_a_head_of_another_policy_is_refused(learned, make_lm, trained_lm):
     moved = trained_lm(SHARP)
     with pytest.raises(ValueError, match="another law"):
         head.on(moved)
+
+
+def test_a_head_on_a_large_vocabulary_asks_for_top(learned, monkeypatch):
+    value = fitted(learned, epochs=1).on(learned.lm)
+    assert controlled(learned.lm, value, 1.0).top is None
+    monkeypatch.setattr(sys.modules[controlled.__module__], "_READABLE", 100)
+    assert controlled(learned.lm, value, 1.0, top=8).top == 8
+    with pytest.raises(ValueError, match="give top"):
+        controlled(learned.lm, value, 1.0)
 
 
 def test_a_head_is_fitted_to_a_store(make_lm, tmp_path):

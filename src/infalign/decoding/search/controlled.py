@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from infalign.decoding.counts import refuse_count
+from infalign.decoding.search.value_head import HeadValue
 from infalign.decoding.search.values import Value, refuse_vocabulary
 from infalign.policies import streams
 from infalign.policies.alignment import Alignment
@@ -22,6 +23,9 @@ from infalign.protocols import LogitPolicy, Response, Sampling, TokenStream
 from infalign.quantile.transforms import refuse_beta
 
 __all__ = ["Controlled", "ControlledStream", "controlled"]
+
+_READABLE = 4096
+"""Tokens a value head may be asked of at every step; more would take minutes a token."""
 
 
 @final
@@ -52,6 +56,14 @@ class Controlled:
                 "goes on from beginnings, best-of-N on what only samples."
             )
         refuse_vocabulary(self.value, self.policy)
+        if self.top is None and isinstance(self.value, HeadValue):
+            tokens = len(self.value.lm.head.weight)
+            if tokens > _READABLE:
+                raise ValueError(
+                    f"every step would read a beginning for each of {tokens} tokens, because top "
+                    "is None; a value head steers a policy of that many by its likeliest tokens: "
+                    "give top, 8 to 32."
+                )
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from infalign.decoding.counts import refuse_count
 from infalign.decoding.search.states import all_states
@@ -101,11 +101,10 @@ def fit_value_head(
     """
     fit, rewards = fit or HeadFit(), np.asarray(rewards, dtype=np.float64)
     _refuse(prompts, responses, rewards)
-    apart = np.zeros(len(prompts), dtype=bool)
-    apart[rng.permutation(len(prompts))[: max(1, len(prompts) // 5)]] = True
     states, rows = _examples(lm, prompts, responses)
-    shift, slope, targets = _targets(rewards, fit.beta, ~apart)
-    held, wanted = apart[rows // rewards.shape[1]], targets.ravel()[rows].astype(np.float32)
+    held = _apart(len(prompts), rng)[rows // rewards.shape[1]]
+    shift, slope, targets = _targets(rewards, fit.beta, rows[~held])
+    wanted = targets.ravel()[rows].astype(np.float32)
     center, scale = states[~held].mean(0), states[~held].std(0) + 1e-6
     learned, judged = (
         _Examples(torch.from_numpy((states[part] - center) / scale), torch.from_numpy(wanted[part]))
@@ -193,27 +192,38 @@ def _examples(
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
+def _apart(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Which prompts are kept apart: a fifth, at least one."""
+    apart = np.zeros(count, dtype=bool)
+    apart[rng.permutation(count)[: max(1, count // 5)]] = True
+    return apart
+
+
 def _targets(
-    rewards: Float[np.ndarray, "P K"], beta: float | None, learned: np.ndarray
+    rewards: Float[np.ndarray, "P K"], beta: float | None, learned: Int[np.ndarray, "M"]
 ) -> tuple[float, float, Float[np.ndarray, "P K"]]:
-    """Shift and slope of the value, and what the last layer is to say (or e to the power of it)."""
+    """Shift and slope of the value, and what the last layer is to say (or e to the power of it).
+
+    Over the examples learned from, `learned` saying which rollouts they are of, the targets have
+    mean 0 and spread 1 (or mean 1), so that the constant to begin with is 0.
+    """
     if beta is not None:
         top = float(rewards.max())
         weights = np.exp((rewards - top) / beta)
-        mean = float(weights[learned].mean())  # divided out: the constant is then 0
+        mean = float(weights.ravel()[learned].mean())
         return top + beta * float(np.log(mean)), beta, weights / mean
-    shift, slope = float(rewards[learned].mean()), float(rewards[learned].std())
+    seen = rewards.ravel()[learned]
+    shift, slope = float(seen.mean()), float(seen.std())
     slope = slope if slope > 0 else 1.0
     return shift, slope, (rewards - shift) / slope
 
 
 def _network(fit: HeadFit, learned: _Examples, rng: np.random.Generator) -> torch.nn.Sequential:
-    """Begins as the best constant: the last layer's weights are 0."""
-    width, mean = learned.states.shape[1], float(learned.targets.mean())
+    """Begins as the best constant, which the targets are made to have at 0."""
+    width = learned.states.shape[1]
     last = torch.nn.Linear(fit.hidden or width, 1)
     torch.nn.init.zeros_(last.weight)
-    constant = mean if fit.beta is None else float(np.log(max(mean, 1e-30)))
-    torch.nn.init.constant_(last.bias, constant)
+    torch.nn.init.zeros_(last.bias)
     if not fit.hidden:
         return torch.nn.Sequential(last)
     first = torch.nn.Linear(width, fit.hidden)

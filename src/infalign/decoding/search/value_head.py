@@ -122,7 +122,8 @@ class HeadValue:
     """A value head on its language model; made by :meth:`ValueHead.on`.
 
     It reads the beginnings anew at each call, shared parts once: steering every token costs a
-    reading of prompt and beginning per token, searching over blocks one per block.
+    reading of prompt and beginning per token, searching over blocks one per block. That it belongs
+    to the model is checked when it is made; a model trained on since has other states.
     """
 
     lm: "CausalLM"
