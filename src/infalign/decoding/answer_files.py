@@ -50,7 +50,7 @@ class AnswerFile:
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        self.settings = json.loads(json.dumps(settings, sort_keys=True))
+        self.settings = json.loads(json.dumps(settings))  # the words a file has for them
         if self.path.suffix not in _WRITERS:
             raise ValueError(
                 f"{self.path} ends in {self.path.suffix!r}; answers are written as "

@@ -19,7 +19,7 @@ from infalign.prompts import Prompt
 from infalign.protocols import Reward, Sampler
 from infalign.quantile.calibration import EmpiricalCalibration
 
-__all__ = ["Answering", "BudgetEnd", "Ceiling", "chunk_for", "spent_on"]
+__all__ = ["Answering", "BudgetEnd", "Ceiling", "check_numbers", "chunk_for", "spent_on"]
 
 _SIDE_BY_SIDE, _LARGEST = 128, 64
 """Responses that a chunk should at least draw at once, and prompts in it at most."""
@@ -95,13 +95,7 @@ class Answering:
     calibrate: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.chunk, bool) or self.chunk < 1:
-            raise ValueError(f"chunk is {self.chunk}; at least 1 prompt is answered at a time.")
-        if isinstance(self.calibrate, bool) or self.calibrate < 0 or self.calibrate == 1:
-            raise ValueError(
-                f"calibrate is {self.calibrate}; at least 2 responses of the reference are needed "
-                "to tell a quantile, or 0 for none."
-            )
+        check_numbers(self.chunk, self.calibrate)
         if self.calibrate and self.reward is None:
             raise ValueError("calibrate needs a reward whose quantiles it tells; none came.")
         stands_in = _nothing_yet() if self.calibrate else None
@@ -168,6 +162,21 @@ class Answering:
         said = self.reward(texts, [[response.text for response in row] for row in drawn])
         ids = tuple(prompt.id for prompt in prompts)
         return EmpiricalCalibration(ids, np.asarray(said, dtype=float)), costs
+
+
+def check_numbers(chunk: int, calibrate: int) -> None:
+    """Refuse numbers that :class:`Answering` cannot work with; nothing is needed to know that.
+
+    Raises:
+        ValueError: a chunk below 1, or one response to calibrate by.
+    """
+    if isinstance(chunk, bool) or chunk < 1:
+        raise ValueError(f"chunk is {chunk}; at least 1 prompt is answered at a time.")
+    if isinstance(calibrate, bool) or calibrate < 0 or calibrate == 1:
+        raise ValueError(
+            f"calibrate is {calibrate}; at least 2 responses of the reference are needed to tell a "
+            "quantile, or 0 for none."
+        )
 
 
 def chunk_for(procedure: TextProcedure) -> int:

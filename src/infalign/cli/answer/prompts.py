@@ -40,7 +40,7 @@ def answer_prompts(given: Given, said: Mapping[str, Any]) -> None:
         BudgetEnd: the budget does not reach.
     """
     from infalign.decoding.answer_files import AnswerFile
-    from infalign.decoding.answering import Answering, Ceiling, chunk_for
+    from infalign.decoding.answering import Answering, Ceiling, check_numbers, chunk_for
 
     ceiling = Ceiling(said["max_responses"], said["max_tokens_total"])
     procedure = procedure_from(given, said)
@@ -48,6 +48,7 @@ def answer_prompts(given: Given, said: Mapping[str, Any]) -> None:
     prompts = _prompts(said["source"], said["field"], said["limit"])
     chunk = chunk_for(procedure) if said["chunk"] is None else said["chunk"]
     numbers = {"seed": said["seed"] or 0, "chunk": chunk, "calibrate": said["calibrate"] or 0}
+    check_numbers(chunk, numbers["calibrate"])
     with contextlib.ExitStack() as stack:
         show = stack.enter_context(terminal())
         reward, judged_by = reward_from(given, said)
@@ -57,11 +58,14 @@ def answer_prompts(given: Given, said: Mapping[str, Any]) -> None:
             AnswerFile(output, settings).refuse_others()
         with show.working("loading"):
             is_chat = any(prompt.messages for prompt in prompts)
+            policy: Any
             policy, render = policy_of(given, is_chat, stack)
         answering = Answering(procedure, policy, reward, **numbers)
         if is_chat:
             prompts = render_prompts(prompts, render)
         answering.check(prompts)
+        if given.tokenizer is not None:  # whether it is the served model's can be told
+            policy.check([prompt.text for prompt in prompts])
         if output is None:
             _to_stdout(answering, prompts, ceiling, show)
         else:
