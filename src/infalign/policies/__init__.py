@@ -1,9 +1,10 @@
 """Things that answer prompts: exact tables, and causal language models with an adapter.
 
 :class:`TabularPolicy` is the ground truth: finitely many responses, everything exact;
-:class:`TabularLM` the same token by token.
+:class:`TabularLM` the same token by token, :class:`MaskedTable` site by site.
 :class:`CausalLM` is a Hugging Face model; :class:`ChoiceLM` restricts one to answers of a single
-token, where a real language model becomes enumerable too. :class:`OpenAIServer` asks a server and
+token, where a real language model becomes enumerable too. :class:`MaskedLM`
+fills gaps. :class:`OpenAIServer` asks a server and
 :class:`VLLM` runs an engine in this process: both only sample. Importing this package loads no
 torch.
 """

@@ -43,8 +43,8 @@ def importance_resampling(log_weights: Float[np.ndarray, "M C1"]) -> Float[np.nd
         log_weights: of M states and C candidates each; where all are −∞ the state is kept.
 
     Reference:
-        On importance resampling with the present state kept: iterated sampling importance
-        resampling, Particle Markov chain Monte Carlo methods (JRSS B 2010).
+        Iterated sampling importance resampling, from Particle Markov chain Monte Carlo methods
+        (JRSS B 2010).
 
     Example:
         >>> importance_resampling(np.log([[2.0, 1.0, 1.0]])).round(3).tolist()

@@ -47,22 +47,11 @@ def mcmc(
         >>> mcmc(0.5, steps=8).name, mcmc(n=4, steps=8).name
         ('mcmc, 8 steps, reward/0.5', 'mcmc, 8 steps, best-of-4')
     """
-    if n is not None and (beta is not None or transform is not None):
-        raise ValueError(
-            f"n is {n}, beta {beta} and transform {transform} for mcmc; give n for the chain that "
-            "imitates best-of-n, or beta (and a transform) for a tilt, not both."
-        )
-    strength = 1.0 if beta is None else beta
-    target: Target = RewardTilt(strength)
-    if n is not None:
-        target = BestOfNTilt(n)
-    elif transform is not None:
-        target = CalibratedTilt(transform_from_name(transform), strength)
     resampler: Resampler = SuffixResample()
     if mask is not None:
         resampler = MaskResample(mask) if isinstance(mask, int) else MaskResample(fraction=mask)
     return MCMC(
-        target,
+        _target(beta, n, transform),
         steps,
         burn_in,
         chains,
@@ -73,6 +62,20 @@ def mcmc(
         extract,
         utility,
     )
+
+
+def _target(beta: float | None, n: float | None, transform: str | None) -> Target:
+    if n is not None and (beta is not None or transform is not None):
+        raise ValueError(
+            f"n is {n}, beta {beta} and transform {transform} for mcmc; give n for the chain that "
+            "imitates best-of-n, or beta (and a transform) for a tilt, not both."
+        )
+    if n is not None:
+        return BestOfNTilt(n)
+    strength = 1.0 if beta is None else beta
+    if transform is None:
+        return RewardTilt(strength)
+    return CalibratedTilt(transform_from_name(transform), strength)
 
 
 def qalign(
