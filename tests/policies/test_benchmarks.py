@@ -1,4 +1,4 @@
-"""The benchmarks of sampling and scoring run, on a tiny model, and their tests can fail."""
+"""The benchmarks of sampling, scoring and chains run, on a tiny model, and their tests can fail."""
 
 import importlib.util
 import os
@@ -65,3 +65,13 @@ def test_scoring_agrees_in_both_forms(load):
         for name in ("forward", "forward and backward"):
             assert case[name]["relative difference"] < 1e-5
             assert case[name]["shared is times as fast"] > 0
+
+
+def test_chains_walk_the_same_way_with_what_they_wrote_kept_and_without(load):
+    size = ["--prompts", "2", "--steps", "4", "--tokens", "10", "--repeats", "1"]
+    result = load("decoding", "speed").main(["--smoke", *size])
+    for case in result["dtypes"]["float32"].values():
+        assert case["same states"] == 1.0
+        kept, anew = case["ways"]["kept"], case["ways"]["read anew"]
+        assert kept["tokens per step"] == anew["tokens per step"] > 1
+        assert kept["steps per second"] > 0
