@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from infalign.policies import CausalLM  # noqa: E402
+from infalign.policies.kept import Kept  # noqa: E402
 from infalign.protocols import Sampling  # noqa: E402
 
 PROMPTS = ["the film is", "a", "it is a lazy excuse", "the film is"]
@@ -42,6 +43,15 @@ def test_keeping_changes_no_answer(trained_lm, rows, most_bytes):
         assert chain(lm, 4) == plain
         assert chain(lm, 4, seed=5) != plain
     assert lm._kept is None
+
+
+def test_a_column_short_would_be_seen(trained_lm, monkeypatch):
+    """The negative control of the above: the last column of what is kept left out."""
+    lm, fill = trained_lm(LAW), Kept.fill
+    plain = chain(lm, 4)
+    monkeypatch.setattr(Kept, "fill", lambda kept, layers, rows, n: fill(kept, layers, rows, n - 1))
+    with lm.keeping_beginnings():
+        assert chain(lm, 4) != plain
 
 
 @pytest.fixture
