@@ -25,7 +25,8 @@ PROCEDURES = {
     "soft": {"kind": "soft_best_of_n", "n": 2, "temperature": 0.2},
     "vote": {"kind": "majority_vote", "n": 2},
     "blocks": {"kind": "blockwise_best_of_n", "n": 2, "block": 2},
-    "chain": {"kind": "mcmc", "rounds": 2, "beta": 0.1},
+    "chain": {"kind": "mcmc", "steps": 2, "beta": 0.1},
+    "calibrated chain": {"kind": "mcmc", "steps": 2, "beta": 0.3, "transform": "log"},
 }
 
 
@@ -86,7 +87,7 @@ def test_what_was_decoded_is_kept_and_not_decoded_again(trained, monkeypatch):
         np.testing.assert_array_equal(values, again.wins[key])
 
 
-@pytest.mark.parametrize("name", ["best", "soft", "vote", "blocks"])
+@pytest.mark.parametrize("name", ["best", "soft", "vote", "blocks", "calibrated chain"])
 def test_policies_are_trained_measured_and_decoded_by(trained, name):
     study = trained(name)
     rows = stages.read_rows(study, "infalign")

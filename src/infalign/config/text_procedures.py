@@ -102,13 +102,15 @@ class MCMC(TextProcedure):
     """A chain that rewrites the end of its response, towards the policy tilted by reward / beta."""
 
     beta: float
-    """Of the chain's target, in the reward's own unit. > 0."""
-    rounds: Count = 16
-    """Steps of the chain. ≥ 1."""
+    """Of the chain's target; in the reward's own unit, or the transform's. > 0."""
+    transform: Literal["identity", "log"] | None = None
+    """Of the reward's quantile; the target is tilted by the reward itself by default."""
+    steps: Count = 16
+    """Of the chain. ≥ 1."""
     kind: Literal["mcmc"] = "mcmc"
 
     def __post_init__(self) -> None:
-        _require_counts(self, 1, "rounds")
+        _require_counts(self, 1, "steps")
         require(is_positive(self.beta), f"beta is {self.beta}; a finite number > 0 is needed")
 
 

@@ -12,11 +12,11 @@ from infalign.config import Experiment
 from infalign.config import experiment as sections
 from infalign.config import solvers as solver_sections
 from infalign.config import text_procedures as text_sections
-from infalign.decoding import Selection, TextProcedure
+from infalign.decoding import TextProcedure, text_procedure_from_name
 from infalign.prompts import Prompt, load_prompts, render_prompts, split_prompts
 from infalign.protocols import Reward, Sampling
 from infalign.quantile.names import procedure_from_name, transform_from_name
-from infalign.quantile.procedures import RankProcedure, SoftBestOfN
+from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.transforms import Identity, Transform
 
 if TYPE_CHECKING:
@@ -39,23 +39,11 @@ def procedure_of(section: Any) -> Decoding:
     Raises:
         ValueError: a setting that the procedure refuses.
     """
-    match section:
-        case text_sections.SoftBestOfN():
-            return Selection(SoftBestOfN(section.n, section.temperature))
-        case text_sections.MajorityVote():
-            from infalign.decoding.voting.majority import MajorityVote
-
-            return MajorityVote(section.n, section.extract)
-        case text_sections.BlockwiseBestOfN():
-            from infalign.decoding.blockwise import BlockwiseBestOfN
-
-            return BlockwiseBestOfN(section.n, section.block, section.rollouts)
-        case text_sections.MCMC():
-            from infalign.decoding.mcmc import MCMC, RewardTilt
-
-            return MCMC(RewardTilt(section.beta), section.rounds)
     settings = {name: value for name, value in vars(section).items() if name != "kind"}
-    procedure = procedure_from_name(section.kind, **settings)
+    kind = section.kind
+    if isinstance(section, text_sections.TextProcedure):
+        return text_procedure_from_name(kind, **settings)
+    procedure = procedure_from_name(kind, **settings)
     assert isinstance(procedure, RankProcedure)  # the experiment file knows no others
     return procedure
 
