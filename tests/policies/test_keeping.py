@@ -131,18 +131,30 @@ def test_other_weights_keep_other_beginnings(trained_lm, make_lm, shake):
     assert inside != before
 
 
-def test_a_window_that_slides_is_not_kept(tokenizer):
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+SMALL = {"num_hidden_layers": 3, "hidden_size": 32, "intermediate_size": 48}
+BLOOM = {"hidden_size": 32, "n_layer": 2, "n_head": 4}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+FAMILIES = {
+    "learned positions": ("GPT2", "LMHeadModel", {"n_embd": 32, "n_layer": 3, "n_head": 4}),
+    "position-dependent bias": ("Bloom", "ForCausalLM", BLOOM),
+    "a window that slides, nothing kept": (
+        "Gemma3Text", "ForCausalLM", {**SMALL, **HEADS, "sliding_window": 5},
+    ),
+}  # fmt: skip
 
-    config = Gemma3TextConfig(
-        vocab_size=len(tokenizer), num_hidden_layers=3, hidden_size=32, intermediate_size=48,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, sliding_window=5,
-        initializer_range=0.3, eos_token_id=2,
-    )  # fmt: skip
+
+@pytest.mark.parametrize(("family", "kind", "options"), FAMILIES.values(), ids=FAMILIES)
+def test_other_families_answer_the_same(family, kind, options, tokenizer):
+    import transformers
+
+    model = getattr(transformers, family.removesuffix("Text") + kind)
+    config = {"vocab_size": len(tokenizer), "initializer_range": 0.3, "eos_token_id": 2} | options
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Gemma3ForCausalLM(config).eval()
-    lm = CausalLM(model, tokenizer, LAW, dtype="float32")
+        whole = model(getattr(transformers, f"{family}Config")(**config)).eval()
+    lm = CausalLM(whole, tokenizer, LAW, dtype="float32")
     plain = chain(lm, 2)
     with lm.keeping_beginnings(), lm.keeping_beginnings():
         assert chain(lm, 2) == plain
+        kept = sum(len(one) for one in lm._kept.values())
+    assert (kept == 0) == ("sliding_window" in options)
