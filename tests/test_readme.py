@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ COMMANDS = sorted(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_command_line_knows_the_commands_of_the_docs(command):
-    verb, words = get_command(app), command.split()[1:]
+    verb, words = get_command(app), shlex.split(re.sub(r"\s[<>]\s*\S+", "", command))[1:]
     context = verb.make_context("infalign", words[:1], resilient_parsing=True)
     while words and hasattr(verb, "commands"):
         name, *words = words
