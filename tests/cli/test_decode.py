@@ -291,3 +291,16 @@ def test_a_server_of_an_unknown_kind_is_refused(decode):
     code, _, err = decode(*BEST, "--server", "http://127.0.0.1:1/v1", "--server-kind", "vlm")
     assert code == 2
     assert "vllm, sglang" in err
+
+
+def test_a_tokenizer_speaks_as_the_model_itself_does(shop):
+    """What a server of token ids is told must be what the local policy is conditioned on."""
+    from infalign.cli.answer.members import _codec
+    from infalign.policies import CausalLM
+    from infalign.protocols import Sampling
+
+    sampling = Sampling(max_new_tokens=4, stop=("e",))
+    local = CausalLM.from_pretrained(shop / "model", sampling, dtype="float32").codec
+    remote = _codec(str(shop / "model"), sampling)
+    assert remote.stop_ids == local.stop_ids
+    assert remote.encode("it is a film") == local.encode("it is a film")
