@@ -94,3 +94,14 @@ def test_settings_are_told():
     assert text_procedure_settings("order_statistic")[0] == "probabilities"  # and no label
     assert text_procedure_settings("qalign")[:2] == ["beta", "steps"]
     assert all("self" not in text_procedure_settings(name) for name in TEXT_PROCEDURE_NAMES)
+
+
+def test_settings_by_place_fill_what_names_leave_free():
+    chain = text_procedure_from_name("qalign(32, beta=0.5)")
+    assert chain == text_procedure_from_name("qalign", beta=0.5, steps=32)
+
+
+@pytest.mark.parametrize("name", ["qalign(beta=1, beta=2)", "best_of_4(n=8)"])
+def test_a_setting_that_comes_twice_is_refused(name):
+    with pytest.raises(ValueError, match="came twice"):
+        text_procedure_from_name(name)

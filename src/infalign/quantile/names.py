@@ -176,7 +176,11 @@ def _settled(
 ) -> dict[str, Any]:
     """Settings in brackets beside those given otherwise."""
     parameters = inspect.signature(make).parameters
-    free = [p for p in parameters if p not in settings]
+    named = [(key.strip(), text) for key, equals, text in map(_parted, bracketed) if equals]
+    known = [*settings, *(key for key, _ in named)]
+    if repeated := [key for key in dict.fromkeys(known) if known.count(key) > 1]:
+        raise ValueError(f"{repeated[0]} came twice for {name}; give it once.")
+    free = [p for p in parameters if p not in known]
     places = [part for part in bracketed if "=" not in part]
     if free[:1] == ["probabilities"] and places:
         settings["probabilities"] = tuple(_value(part, name, None) for part in places)
@@ -186,10 +190,14 @@ def _settled(
             f"{len(places)} settings in brackets came for {name}; it takes "
             f"{', '.join(p for p in free if p != 'label') or 'none'}."
         )
-    named = [part.partition("=") for part in bracketed if "=" in part]
-    given = [*zip(free, places, strict=False), *((key.strip(), text) for key, _, text in named)]
+    given = [*zip(free, places, strict=False), *named]
     settings.update((key, _value(text, name, parameters.get(key))) for key, text in given)
     return settings
+
+
+def _parted(setting: str) -> tuple[str, str, str]:
+    """``beta=0.5`` → its name, =, its value; the last two empty where there is no =."""
+    return setting.partition("=")
 
 
 def _refuse_too_few(name: str, make: Callable[..., Any], settings: dict[str, Any]) -> None:
