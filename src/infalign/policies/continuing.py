@@ -17,12 +17,13 @@ import torch
 
 from infalign.policies.alignment import Alignment
 from infalign.policies.causal_stream import CausalStream
+from infalign.policies.counts import refuse_draw
 from infalign.policies.generation import generate_in_batches
 from infalign.policies.kept import KeptBeginnings
 from infalign.policies.loading import adapter_hash
 from infalign.policies.next_token import Head
 from infalign.policies.reuse import generate_from_kept
-from infalign.policies.tokens import TextCodec, refuse_counts
+from infalign.policies.tokens import TextCodec
 from infalign.protocols import Response, Sampling
 
 __all__ = ["Writer"]
@@ -106,7 +107,7 @@ class Writer(abc.ABC):
             ValueError: K or limit < 1; a prompt that leaves no room in the context window; a
                 beginning that has ended, fills the length cap, or has ids this model has not.
         """
-        refuse_counts(k, limit)
+        refuse_draw(k, limit)
         contexts = self.contexts(prompts)
         begun = self._begun(prompts, beginnings)
         longest = self.sampling.max_new_tokens

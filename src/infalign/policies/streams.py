@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from infalign.policies.counts import refuse_draw
 from infalign.protocols import LogitPolicy, Response, TokenStream
 
 __all__ = ["Written", "check_beginnings", "draw", "greedy", "heights_to_tokens", "score", "write"]
@@ -117,11 +118,6 @@ def check_beginnings(
     return begun
 
 
-def _check_count(name: str, count: int) -> None:
-    if isinstance(count, bool) or count < 1:
-        raise ValueError(f"{name} is {count}; it must be a whole number of at least 1.")
-
-
 def draw(
     policy: LogitPolicy,
     prompts: Sequence[str],
@@ -148,8 +144,7 @@ def draw(
     Raises:
         ValueError: a count below 1, or a beginning that nothing can follow.
     """
-    _check_count("k", k)
-    _check_count("limit", 1 if limit is None else limit)
+    refuse_draw(k, limit)
     begun = check_beginnings(policy, prompts, beginnings)
     room = policy.sampling.max_new_tokens if limit is None else limit
     room = min(room, policy.sampling.max_new_tokens)

@@ -7,7 +7,7 @@ import numpy as np
 
 from infalign.protocols import Response
 
-__all__ = ["TextCodec", "end_ids", "refuse_counts"]
+__all__ = ["TextCodec", "end_ids"]
 
 _DOCUMENT_START = "<|endoftext|>"
 
@@ -223,19 +223,3 @@ def end_ids(model: Any, tokenizer: Any) -> list[int]:
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
     return sorted({int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None})
-
-
-def refuse_counts(k: int, limit: int | None) -> None:
-    """Refuse to draw nothing.
-
-    Raises:
-        ValueError: k or limit is no whole number ≥ 1.
-    """
-    _refuse("k", k, "at least one response per prompt must be asked for")
-    if limit is not None:
-        _refuse("limit", limit, "at least one new token must be allowed")
-
-
-def _refuse(name: str, count: int, why: str) -> None:
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise ValueError(f"{name} is {count!r}; {why}.")

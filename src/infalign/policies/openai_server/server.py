@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 
+from infalign.policies.counts import refuse_draw
 from infalign.policies.openai_server.answers import Answer, Choice, OneAtATime, answer_of
 from infalign.policies.openai_server.bodies import body_of, messages_of, refuse_long_stops
 from infalign.policies.openai_server.checking import models_of, require_same_tokens, require_window
 from infalign.policies.openai_server.connection import Connection
 from infalign.policies.openai_server.dialects import DIALECTS, LogProbs, ServerKind
-from infalign.policies.tokens import TextCodec, refuse_counts
+from infalign.policies.tokens import TextCodec
 from infalign.policies.trial import HOT, Trial, refuse_repeats
 from infalign.protocols import Response, Sampling
 
@@ -155,7 +156,7 @@ class OpenAIServer:
             ValueError: limit < 1, a beginning nothing can follow; else see :meth:`sample`.
         """
         assert self._codec is not None
-        refuse_counts(k, limit)
+        refuse_draw(k, limit)
         longest = self._sampling.max_new_tokens
         begun = self._codec.beginnings(prompts, beginnings, longest)
         caps = [min(longest - len(one), limit or longest) for one in begun]
