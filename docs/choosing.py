@@ -5,6 +5,7 @@ they are current (exit code 1 where not).
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +30,10 @@ from infalign.quantile import transforms
 from infalign.quantile.finite import rollouts_enough
 
 PAGE = Path(__file__).with_name("choosing.md")
+BUDGETS = PAGE.parents[1] / "benchmarks" / "decoding" / "budgets.json"
+"""What procedures won on text, as measured."""
+SPENT = (1.5, 6.0, 24.0, 96.0)
+"""Bounds between columns, in answers' worth of tokens."""
 KL = 1.0
 """Of the tables that hold it fixed. Nats."""
 KLS = (0.25, KL)
@@ -137,6 +142,43 @@ def judged(procedure: Procedure, kl: float, rho: float) -> list[str]:
     """Win rate by the judge of the optimum for the selecting reward, and of that for the judge."""
     rows = plan(procedure, kl, transforms=(), agreement=rho)
     return [f"{row.gold_win_rate:.3f}" for row in rows]
+
+
+def decoded_table(task: str, measured: Callable[[dict], str]) -> str:
+    """A row for each family of procedures, a column for each size of budget."""
+    ways = json.loads(BUDGETS.read_text(encoding="utf-8"))[task]["ways"]
+    alone = next(iter(ways.values()))["budget"]["tokens"]
+    families: dict[str, list[list[str]]] = {}
+    for label, way in ways.items():
+        family, _, name = label.partition(" | ")
+        cells = families.setdefault(family, [[] for _ in range(len(SPENT) + 1)])
+        tokens = way["budget"]["tokens"]
+        place = sum(tokens > bound * alone for bound in SPENT)
+        cells[place].append(f"{measured(way)} ({size_of(name)}, {tokens:.0f})")
+    bounds = [f"{bound * alone:.0f}" for bound in SPENT]
+    head = [f"≤ {bounds[0]} tokens", *(f"≤ {bound}" for bound in bounds[1:]), f"> {bounds[-1]}"]
+    rows = [[family, *("<br>".join(cell) for cell in cells)] for family, cells in families.items()]
+    return table(["procedure", *head], rows)
+
+
+def size_of(name: str) -> str:
+    """What tells a member from the others of its family: the first number of its name."""
+    found = re.search(r"mcmc, (\d+)|search[^,]*, (\d+ × \d+)|of-(\d+)|\(([\d.]+, \d+)\)", name)
+    return next(filter(None, found.groups()), name) if found else name
+
+
+def reviews_table() -> str:
+    """Film reviews: win rate over a plain answer by the gold judge and by the choosing reward."""
+
+    def rates(way: dict) -> str:
+        return f"**{way['gold']['win_rate']:.2f}** {way['training']['win_rate']:.2f}"
+
+    return decoded_table("reviews", rates)
+
+
+def capitals_table() -> str:
+    """Closed answers: share of right ones."""
+    return decoded_table("capitals", lambda way: f"**{way['accuracy']:.2f}**")
 
 
 TABLES: dict[str, Callable[[], str]] = {
