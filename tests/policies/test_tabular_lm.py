@@ -1,12 +1,15 @@
 """A language model as a table: its sequences, its samples and its streams tell the same law."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from infalign.policies import TabularLM
+from infalign.policies import TabularLM, streams
 from infalign.protocols import Continuer, LogitPolicy
 
 LM = TabularLM.random(("x", "y"), ("a", "b", "c"), 4, np.random.default_rng(0))
+ANY: Any = LM  # its cached properties are properties, which the checker of types does not know
 
 
 def total_variation(responses, law):
@@ -100,3 +103,30 @@ def test_wrong_tables_are_refused():
         TabularLM(("x", "x"), ("a", "b"), np.full((2, 3, 3), 1 / 3))
     with pytest.raises(ValueError, match="not in this table"):
         LM.sample(["z"], 1, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("count", [{"k": 0}, {"k": 2.5}, {"k": 1, "limit": 0}])
+def test_nothing_is_drawn_of_counts_that_are_none(count):
+    with pytest.raises(ValueError, match=r"a draw"):
+        LM.continue_from(["x"], [()], rng=np.random.default_rng(0), **count)
+    if "limit" not in count:
+        with pytest.raises(ValueError, match=r"a draw"):
+            LM.table().sample(["x"], count["k"], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("beginning", [(-1,), (7,), (4,), (0, 5)])
+def test_unknown_tokens_are_no_beginning(beginning):
+    """With three tokens the place of (4,) would be that of (0, 0): none may stand for another."""
+    with pytest.raises(ValueError, match="below 3"):
+        LM.continue_from(["x"], [beginning], 1, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="below 3"):
+        LM.stream(["x"], [beginning])
+    with pytest.raises(ValueError, match=r"below 3|negative"):
+        streams.draw(ANY, ["x"], [beginning], 1, np.random.default_rng(0))
+
+
+def test_each_prompt_has_a_beginning():
+    with pytest.raises(ValueError, match="one each"):
+        LM.continue_from(["x", "y"], [()], 1, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="negative"):
+        streams.check_beginnings(ANY, ["x"], [(0, -2)])

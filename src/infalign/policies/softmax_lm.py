@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from infalign.policies.tabular_lm import TabularLM, TabularStream
+from infalign.policies.tabular_lm import TabularLM
+from infalign.policies.tabular_stream import TabularStream
 from infalign.protocols import Response, Sampling
 
 __all__ = ["SoftmaxLM"]

@@ -102,7 +102,8 @@ def check_beginnings(
     """One beginning to each prompt, as tuples.
 
     Raises:
-        ValueError: not as many as prompts, or one that has ended or leaves no room.
+        ValueError: not as many as prompts, or one that has ended, leaves no room or has negative
+            ids. How many tokens there are, the policy's own stream knows.
     """
     given = [()] * len(prompts) if beginnings is None else beginnings
     begun = [tuple(int(i) for i in one) for one in given]
@@ -114,6 +115,11 @@ def check_beginnings(
             raise ValueError(
                 f"a beginning of {len(one)} tokens came that has ended or fills the length cap of "
                 f"{cap}; nothing can follow it."
+            )
+        if min(one, default=0) < 0:
+            raise ValueError(
+                f"a beginning {one[:20]} came with a negative token id; give the token ids of a "
+                "response of this policy."
             )
     return begun
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from infalign.policies.alignment import Alignment
+from infalign.policies.counts import refuse_draw
 from infalign.protocols import Response, Sampling
 from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.tilting import atoms_kl, tilt_atoms
@@ -101,6 +102,7 @@ class TabularPolicy:
         self, prompts: Sequence[str], k: int, rng: np.random.Generator
     ) -> list[list[Response]]:
         """K independent responses to each of P prompts; `token_ids` holds the response's column."""
+        refuse_draw(k)
         answers = []
         for row in self._rows(prompts):
             law = self.masses[row] / self.masses[row].sum()

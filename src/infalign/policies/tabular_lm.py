@@ -16,11 +16,14 @@ import numpy as np
 from jaxtyping import Float
 
 from infalign.policies.alignment import Alignment
+from infalign.policies.counts import refuse_draw
+from infalign.policies.table_laws import laws_of_masses, masses_of_laws
 from infalign.policies.tabular import TabularPolicy
+from infalign.policies.tabular_stream import TabularStream
 from infalign.protocols import Response, Sampling
 from infalign.quantile.tilting import tilt_atoms
 
-__all__ = ["TabularLM", "TabularStream"]
+__all__ = ["TabularLM"]
 
 _SLACK = 1e-9
 
@@ -99,18 +102,7 @@ class TabularLM:
 
         Beginnings that cannot occur keep the laws of `like`.
         """
-        v, depth = len(like.tokens), like.sampling.max_new_tokens
-        reach = np.zeros((len(masses), len(like.beginnings) + v**depth))
-        ended = np.zeros_like(reach)
-        ended[:, : len(like.beginnings)] = masses[:, : len(like.beginnings)]
-        reach[:, len(like.beginnings) :] = masses[:, len(like.beginnings) :]
-        laws = like.laws.copy()
-        for place in range(len(like.beginnings) - 1, -1, -1):
-            following = reach[:, place * v + 1 : place * v + v + 1]
-            reach[:, place] = ended[:, place] + following.sum(1)
-            row = np.concatenate([following, ended[:, place, None]], axis=1)
-            known = reach[:, place] > 0
-            laws[known, place] = row[known] / reach[known, place, None]
+        laws = laws_of_masses(np.asarray(masses, dtype=np.float64), like.laws)
         return cls(like.prompts, like.tokens, laws, name or like.name)
 
     @functools.cached_property
@@ -169,13 +161,7 @@ class TabularLM:
     @functools.cached_property
     def masses(self) -> Float[np.ndarray, "P S"]:
         """π(y|x) of each of the :attr:`sequences`."""
-        v, count = len(self.tokens), len(self.beginnings)
-        reach = np.ones((len(self.prompts), count + v**self.sampling.max_new_tokens))
-        for place in range(count):
-            children = slice(place * v + 1, place * v + v + 1)
-            reach[:, children] = reach[:, place, None] * self.laws[:, place, :v]
-        ended = reach[:, :count] * self.laws[:, :, v]
-        return np.concatenate([ended, reach[:, count:]], axis=1)
+        return masses_of_laws(self.laws)
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The tokens' texts, one after the other; the end has none."""
@@ -220,10 +206,15 @@ class TabularLM:
         *,
         limit: int | None = None,
     ) -> list[list[Response]]:
-        """K independent responses that begin so, to each of M pairs of a prompt and a beginning."""
+        """K independent responses that begin so, to each of M pairs of a prompt and a beginning.
+
+        Raises:
+            ValueError: a count below 1, or a beginning that nothing can follow.
+        """
+        refuse_draw(k, limit)
         v, depth = len(self.tokens), self.sampling.max_new_tokens
         rows = np.repeat(self.rows(prompts), k)
-        place = np.repeat([self.place(beginning) for beginning in beginnings], k)
+        place = np.repeat(self._begun(prompts, beginnings), k)
         start = np.repeat([len(beginning) for beginning in beginnings], k)
         written = np.full((len(rows), depth), -1)
         log_prob = np.zeros(len(rows))
@@ -264,10 +255,10 @@ class TabularLM:
 
     def stream(
         self, prompts: Sequence[str], beginnings: Sequence[Sequence[int]] | None = None
-    ) -> "TabularStream":
+    ) -> TabularStream:
         """Start writing a response to each of R prompts."""
         begun = [()] * len(prompts) if beginnings is None else beginnings
-        return TabularStream(self, self.rows(prompts), np.array([self.place(b) for b in begun]))
+        return TabularStream(self.laws, self.rows(prompts), self._begun(prompts, begun))
 
     def rows(self, prompts: Sequence[str]) -> np.ndarray:
         """Rows of `laws` and `masses` of the given prompts."""
@@ -281,31 +272,28 @@ class TabularLM:
         return np.array([known[prompt] for prompt in prompts], dtype=int)
 
     def place(self, beginning: Sequence[int]) -> int:
-        """Place of a beginning among the :attr:`beginnings`."""
-        place, v = 0, len(self.tokens)
-        for token in beginning:
-            place = place * v + 1 + token
-        if v in beginning or len(beginning) >= self.sampling.max_new_tokens:
+        """Place of a beginning among the :attr:`beginnings`.
+
+        Raises:
+            ValueError: one that has ended, fills the length cap or has unknown tokens.
+        """
+        place = self._open.get(tuple(beginning))
+        if place is None:
             raise ValueError(
-                f"a beginning {tuple(beginning)} came, which has ended or fills the length cap of "
-                f"{self.sampling.max_new_tokens}; nothing can follow it."
+                f"a beginning {tuple(beginning)} came; fewer than {self.sampling.max_new_tokens} "
+                f"tokens (the length cap) below {self.end} (the end) are needed, or nothing can "
+                "follow it."
             )
         return place
 
+    @functools.cached_property
+    def _open(self) -> dict[tuple[int, ...], int]:
+        return {beginning: place for place, beginning in enumerate(self.beginnings)}
 
-class TabularStream:
-    """R responses being written side by side; a row that has ended must not be read again."""
-
-    def __init__(self, lm: TabularLM, rows: np.ndarray, places: np.ndarray) -> None:
-        self._lm, self._rows, self._places = lm, rows, places
-
-    def log_law(self) -> Float[np.ndarray, "R V1"]:
-        """log π(·|x, y) of each row's next token. Nats."""
-        with np.errstate(divide="ignore"):
-            return np.log(self._lm.laws[self._rows, self._places])
-
-    def extend(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
-        """Row r becomes what row `rows[r]` was, with `tokens[r]` appended."""
-        kept = np.asarray(rows, dtype=int)
-        self._rows = self._rows[kept]
-        self._places = self._places[kept] * len(self._lm.tokens) + 1 + np.asarray(tokens, dtype=int)
+    def _begun(self, prompts: Sequence[str], beginnings: Sequence[Sequence[int]]) -> np.ndarray:
+        """The place of each beginning, one to each prompt."""
+        if len(beginnings) != len(prompts):
+            raise ValueError(
+                f"{len(beginnings)} beginnings came for {len(prompts)} prompts; give one each."
+            )
+        return np.array([self.place(beginning) for beginning in beginnings], dtype=int)
