@@ -2,15 +2,23 @@
 
 import dataclasses
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from infalign import evaluation
+from infalign.decoding import Budget
 from infalign.decoding.blockwise import BlockwiseBestOfN
 from infalign.decoding.mcmc import MCMC, RewardTilt
 from infalign.decoding.voting.majority import MajorityVote
-from infalign.evaluation import answers_from_samples, decoded_answers, decoded_win_rate, estimate
+from infalign.evaluation import (
+    Answers,
+    answers_from_samples,
+    decoded_answers,
+    decoded_win_rate,
+    estimate,
+)
 from infalign.policies import TabularLM, TabularPolicy
 from infalign.prompts import Prompt
 from infalign.quantile.atoms import voting
@@ -182,6 +190,22 @@ def test_chains_are_measured_without_bias():
     assert abs(exact - 0.5) > 4.5 * found.se, "the two sides can be told apart"
     assert sides[0].budget.responses == 4
     assert decoded_win_rate(sides[0], sides[0].judged_by(Said())).shape == (P,)
+
+
+def test_many_answers_are_compared_without_a_table_of_all_pairs():
+    """The same number as over all pairs; measured: 0.07 MB where their table took 38."""
+    rng = np.random.default_rng(0)
+    ours, theirs = (
+        Answers(tuple(PROMPTS[:20]), (), rng.integers(9, size=(20, m)).astype(float), Budget(1, 1))
+        for m in (400, 300)
+    )
+    tracemalloc.start()
+    found = decoded_win_rate(ours, theirs)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    sign = np.sign(ours.rewards[:, :, None] - theirs.rewards[:, None, :])
+    np.testing.assert_allclose(found, (1 + sign).mean((1, 2)) / 2, atol=1e-12)
+    assert peak < 2 * ours.rewards.nbytes + theirs.rewards.nbytes + 1e6
 
 
 def test_whole_responses_are_drawn_once_and_answer_often():

@@ -37,6 +37,7 @@ from infalign.training.first_variation import (
     leave_one_out,
     reference_pools,
 )
+from infalign.training.opponents import opponents_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tables import lines, rollouts_of, table
@@ -358,7 +359,7 @@ def objective(policy, law):
 def test_a_chain_is_trained_towards_the_maximum_of_its_win_rate(monkeypatch):
     """Measured: 96 % of what exact ascent gains, in 60 steps of 24 runs."""
     procedure, law = TRACED["chain"]
-    monkeypatch.setattr(decoded, "_opponents_of", lambda *given: THERE)
+    monkeypatch.setattr(decoded, "opponents_of", lambda *given: THERE)
     policy, exact = SoftmaxLM(LM), SoftmaxLM(LM)
     start = objective(policy, law)
     solver = OnlineDecoded(procedure, Descent(60, 0.1, "linear"), k=24, runs=24)
@@ -393,14 +394,8 @@ def votes(k=8):
 def test_a_vote_is_trained_to_the_best_policy_there_is(tmp_path):
     """Mirror ascent knows it; measured: 9e-4 below it in W − β·KL."""
     policy, problem, solver = votes()
-    opponents = decoded._opponents_of(
-        solver,
-        solver.procedure,
-        policy,
-        problem,
-        None,
-        int(np.random.default_rng(4).integers(2**62)),
-    )
+    seed = int(np.random.default_rng(4).integers(2**62))
+    opponents = opponents_of(solver.procedure, policy, problem, solver.opponents, None, seed)
     law = np.array([(opponents.rewards["id0"] == r).mean() for r in REWARDS])
     best = mirror_ascent(
         MASSES, voting.MajorityVote(3).decoded_masses, REWARDS,
@@ -444,24 +439,39 @@ def test_an_interrupted_run_ends_where_it_would_have(tmp_path):
     np.testing.assert_array_equal(*laws)
 
 
-def test_opponents_of_a_chain_are_found_once(tmp_path, monkeypatch):
-    procedure, _ = TRACED["chain"]
-    solver = OnlineDecoded(procedure, Descent(1), opponents=4)
+TWINS = {
+    "vote": (MajorityVote(3, "boxed"), MajorityVote(3)),
+    "chain": (MCMC(rounds=2), MCMC(rounds=2, burn_in=1)),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_run_does_not_go_on_with_another_procedure_of_the_same_name(name, tmp_path):
+    """Before: it did, because the run was told by the procedure's name."""
+    one, two = TWINS[name]
+    assert one.name == two.name
     policy = moved()
-    one = decoded._opponents_of(solver, procedure, policy, problem(policy), tmp_path, 3)
-    monkeypatch.setattr(decoded, "_traces", None)
-    two = decoded._opponents_of(solver, procedure, policy, problem(policy), tmp_path, 3)
-    np.testing.assert_array_equal(one.rewards["a"], two.rewards["a"])
+    policy.logits.data = SoftmaxLM(LM).logits.data
+    for procedure in (one, one):
+        solver = OnlineDecoded(procedure, Descent(1), opponents=4)
+        solver.train(policy, problem(policy), directory=tmp_path, rng=np.random.default_rng(4))
+    solver = OnlineDecoded(two, Descent(2), opponents=4)
+    with pytest.raises(ValueError, match="another procedure"):
+        solver.train(policy, problem(policy), directory=tmp_path, rng=np.random.default_rng(4))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"procedure": BestOfN(4), "k": 4}, "best-of-4 draws 4.*At least 5"),
-        ({"procedure": BestOfN(4), "k": 1}, "k is 1"),
-        ({"procedure": BlockwiseBestOfN(2, 1), "runs": 1}, "runs is 1; at least 2"),
+        ({"procedure": BestOfN(4), "k": 1}, "k is 1 "),
+        ({"procedure": BlockwiseBestOfN(2, 1), "runs": 1}, "runs is 1 .*≥ 2"),
         ({"procedure": BestOfN(2), "replays": 0}, "replays is 0"),
         ({"procedure": BestOfN(2), "opponents": True}, "opponents is True"),
+        ({"procedure": BestOfN(2), "k": 8.5}, "k is 8.5"),
+        ({"procedure": BestOfN(2), "k": math.nan}, "k is nan"),
+        ({"procedure": BestOfN(2), "replays": 2.5}, "replays is 2.5"),
+        ({"procedure": BestOfN(2), "prompts_per_pass": 0}, "prompts_per_pass is 0"),
         ({"procedure": MCMC(resampler=MaskResample(1)), "k": 8}, "fills gaps"),
     ],
 )

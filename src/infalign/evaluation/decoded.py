@@ -15,11 +15,13 @@ from typing import Self, final
 import numpy as np
 from jaxtyping import Float
 
-from infalign.decoding import Budget, Decoded, budget_of, decode, on_text
+from infalign.decoding import Budget, Decoded, budget_of, on_text
+from infalign.decoding.repeating import decode_repeatedly
 from infalign.decoding.replaying import Pool, balanced_orders, replay
 from infalign.decoding.running import judged
 from infalign.decoding.text_procedure import TextProcedure
 from infalign.evaluation.estimates import refuse_unscored
+from infalign.policies.counts import refuse_count
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Reward, Sampler
 from infalign.quantile.calibration import Calibration
@@ -67,8 +69,14 @@ def decoded_win_rate(ours: Answers, theirs: Answers) -> Float[np.ndarray, "P"]:
             "the two sides answered other prompts; decode the same prompts, in the same order."
         )
     refuse_unscored({"our rewards": ours.rewards, "their rewards": theirs.rewards})
-    sign = np.sign(ours.rewards[:, :, None] - theirs.rewards[:, None, :])
-    return (1 + sign).mean((1, 2)) / 2
+    pairs = zip(ours.rewards, np.sort(theirs.rewards, axis=1), strict=True)
+    return np.array([_win_rate(*both) for both in pairs])
+
+
+def _win_rate(ours: Float[np.ndarray, "R"], theirs: Float[np.ndarray, "S"]) -> float:
+    """Of all pairs, ties half; theirs are sorted."""
+    below, upto = (np.searchsorted(theirs, ours, side) for side in ("left", "right"))
+    return float((below + upto).mean() / (2 * len(theirs)))
 
 
 def decoded_answers(
@@ -94,10 +102,9 @@ def decoded_answers(
         rng: of everything.
 
     Raises:
-        ValueError: repeats below 1; see :func:`infalign.decoding.decode`.
+        ValueError: repeats that are no count; see :func:`infalign.decoding.decode`.
     """
-    if repeats < 1:
-        raise ValueError(f"repeats is {repeats}; at least 1 answer to each prompt is needed.")
+    refuse_count(repeats, "repeats", "a measurement (answers to each prompt)")
     found = on_text(procedure)
     if found.needs_beginnings or found.needs_gaps:
         return answer_repeatedly(
@@ -122,12 +129,10 @@ def answer_repeatedly(
     rng: np.random.Generator,
 ) -> Answers:
     """`repeats` independent answers to each prompt, every one decoded from scratch."""
-    many = [prompt for prompt in prompts for _ in range(repeats)]
-    asked = reward if on_text(procedure).needs_reward else None
-    found = decode(policy, many, asked, procedure, calibration=calibration, rng=rng)
-    return _answers(
-        prompts, [found[i : i + repeats] for i in range(0, len(found), repeats)], reward
+    found = decode_repeatedly(
+        policy, prompts, reward, procedure, repeats, calibration=calibration, rng=rng
     )
+    return _answers(prompts, found, reward)
 
 
 def answers_from_samples(

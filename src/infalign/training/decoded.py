@@ -13,7 +13,6 @@ own baseline, because subsets without i are in the estimate of every other sampl
 
 import dataclasses
 import inspect
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
@@ -22,21 +21,20 @@ import numpy as np
 from jaxtyping import Float
 
 from infalign.decoding.decode import on_text
+from infalign.decoding.identity import procedure_identity
 from infalign.decoding.text_procedure import TextProcedure
 from infalign.decoding.tracing import Segment, Trace, answer_traced
+from infalign.policies.counts import refuse_count
 from infalign.prompts import Prompt
 from infalign.protocols import Continuer
 from infalign.quantile.procedures import Procedure
-from infalign.rollouts.shards import write_atomically
 from infalign.training.descent import Descent, descend, identifying, numpy_of, passes
 from infalign.training.first_variation import (
     Opponents,
     first_variation,
     pools_of,
-    reference_pools,
-    replayed,
 )
-from infalign.training.rewards import TrainingReward
+from infalign.training.opponents import Judge, opponents_of
 from infalign.training.solver import Callback, Problem, Row, Solver, TrainingResult
 
 __all__ = ["OnlineDecoded"]
@@ -70,15 +68,15 @@ class OnlineDecoded(Solver):
     runs: int = 4
     """Runs at each prompt in each step, of a procedure that goes on from beginnings. ≥ 2."""
     opponents: int = 32
-    """Answers of the reference to each prompt, found once. ≥ 1."""
+    """Answers of the reference to each prompt at least, found once. Where the stored samples have
+    fewer subsets, new ones are drawn. ≥ 1."""
     prompts_per_pass: int = 8
     """Prompts in one forward and backward pass: memory, not mathematics."""
 
     def __post_init__(self) -> None:
         least = {"k": 2, "replays": 1, "runs": 2, "opponents": 1, "prompts_per_pass": 1}
         for name, low in least.items():
-            if isinstance(getattr(self, name), bool) or getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)}; at least {low} is needed.")
+            refuse_count(getattr(self, name), name, "training on what is decoded", least=low)
         decoded = on_text(self.procedure)
         if decoded.needs_gaps:
             raise ValueError(
@@ -116,7 +114,7 @@ class OnlineDecoded(Solver):
         self.check(policy, problem.prompts)
         decoded = on_text(self.procedure)
         seed = int(rng.integers(2**62))
-        opponents = _opponents_of(self, decoded, policy, problem, directory, seed)
+        opponents = opponents_of(decoded, policy, problem, self.opponents, directory, seed)
         step = self._traced if decoded.needs_beginnings else self._replayed
 
         def accumulate(batch: Problem, rng: np.random.Generator) -> Row:
@@ -130,7 +128,7 @@ class OnlineDecoded(Solver):
             settings={
                 "solver": "online decoded",
                 **identifying(self),
-                "procedure": decoded.name,
+                "procedure": procedure_identity(decoded),
             },
             directory=directory,
             callback=callback,
@@ -223,60 +221,13 @@ def _traces(
         procedure,
         policy,
         [prompt for prompt in batch.prompts for _ in range(runs)],
-        _Judge(batch) if procedure.needs_reward else None,
+        Judge(batch) if procedure.needs_reward else None,
         calibration=getattr(batch.rewards, "calibration", None),
         rng=rng,
     )
     texts = [trace.decoded.text for trace in traces]
     rows = [texts[i : i + runs] for i in range(0, len(texts), runs)]
     return traces, batch.rewards.score(batch.ids, batch.texts, rows).rewards
-
-
-class _Judge:
-    """A training reward's own reward, as procedures ask for it."""
-
-    name = "training reward"
-
-    def __init__(self, problem: Problem) -> None:
-        self._rewards: TrainingReward = problem.rewards
-        self._ids = dict(zip(problem.texts, problem.ids, strict=True))
-
-    def __call__(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> np.ndarray:
-        ids = [self._ids[text] for text in prompts]
-        return self._rewards.score(ids, prompts, responses).rewards
-
-
-def _opponents_of(
-    solver: OnlineDecoded,
-    procedure: TextProcedure,
-    policy: Any,
-    problem: Problem,
-    directory: Path | None,
-    seed: int,
-) -> Opponents:
-    """Answers of the reference to each prompt; kept beside the run, because chains are dear."""
-    rng = np.random.default_rng(seed)
-    if not procedure.needs_beginnings:
-        responses = problem.rollouts
-        if responses is None or len(responses[0]) < procedure.most:
-            with policy.reference():
-                responses = policy.sample(problem.texts, max(solver.opponents, procedure.most), rng)
-        pools, _ = reference_pools(problem, responses)
-        answers = [replayed(procedure, pool, solver.opponents, rng)[0] for pool in pools]
-        return Opponents(dict(zip(problem.ids, answers, strict=True)))
-    path = None if directory is None else directory / "opponents.json"
-    key = f"{procedure.name}, {solver.opponents}, {seed}"
-    if path is not None and path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["key"] == key:
-            return Opponents({i: np.array(r) for i, r in found["rewards"].items()})
-    with policy.reference():
-        _, rewards = _traces(procedure, policy, problem, solver.opponents, rng)
-    kept = dict(zip(problem.ids, rewards.tolist(), strict=True))
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"key": key, "rewards": kept}).encode(), path.parent)
-    return Opponents({i: np.array(r) for i, r in kept.items()})
 
 
 def _row(
