@@ -16,12 +16,12 @@ import numpy as np
 from jaxtyping import Float
 
 from infalign.decoding import Budget, Decoded, budget_of, on_text
+from infalign.decoding.counts import refuse_count
 from infalign.decoding.repeating import decode_repeatedly
 from infalign.decoding.replaying import Pool, balanced_orders, replay
 from infalign.decoding.running import judged
 from infalign.decoding.text_procedure import TextProcedure
 from infalign.evaluation.estimates import refuse_unscored
-from infalign.policies.counts import refuse_count
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Reward, Sampler
 from infalign.quantile.calibration import Calibration
