@@ -1,11 +1,13 @@
 """What was written is gone on from without being read again: the same answers."""
 
+import weakref
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from infalign.policies import CausalLM  # noqa: E402
+from infalign.policies import CausalLM, refill  # noqa: E402
 from infalign.policies.kept import Kept  # noqa: E402
 from infalign.protocols import Sampling  # noqa: E402
 
@@ -113,6 +115,34 @@ def test_memory_is_bounded_and_what_is_not_asked_for_goes(trained_lm):
 
         chain(lm, 8, checked=look)
     assert 40_000 < max(sizes) <= 60_000
+
+
+@pytest.mark.parametrize("beginnings", [20, 80])
+def test_a_call_of_many_beginnings_holds_a_portion_of_them(trained_lm, monkeypatch, beginnings):
+    """As many bytes at any moment as are to be kept, a portion read, and a row being added."""
+    lm, portion = trained_lm(LAW, rows=5), 60
+    token = 2 * 3 * 2 * 8 * 4  # keys and values, layers, heads, width, float32
+    lengths, of_row = [], Kept.of_row
+
+    def counted(*args, **options):
+        found = of_row(*args, **options)
+        lengths.append(len(found.tokens))
+        weakref.finalize(found, lengths.remove, len(found.tokens))
+        peak.append(sum(lengths) * token)
+        return found
+
+    begun = [tuple(row) for row in rng().integers(3, 200, (beginnings, 8)).tolist()]
+    begun = [one for one in begun if not lm.stop_ids.intersection(one)]
+    asked = (["a"] * len(begun), begun, 2)
+    plain = lm.continue_from(*asked, rng())
+    peak = []
+    monkeypatch.setattr(refill, "_PREFILL_TOKENS", portion)
+    monkeypatch.setattr(Kept, "of_row", counted)
+    with lm.keeping_beginnings(30 * token):
+        found = lm.continue_from(*asked, rng())
+    for one, other in zip(found, plain, strict=True):
+        assert [y.token_ids for y in one] == [y.token_ids for y in other]
+    assert 30 * token < max(peak) <= (30 + portion + 13) * token
 
 
 def test_other_weights_keep_other_beginnings(trained_lm, make_lm, shake):

@@ -25,14 +25,15 @@ class Kept:
     """H n D each."""
 
     @classmethod
-    def of_row(cls, tokens: Sequence[int], layers: Sequence[Any], row: int) -> "Kept":
-        """A copy of the first columns of one row of a cache."""
+    def of_row(
+        cls, tokens: Sequence[int], layers: Sequence[Any], row: int, *, copy: bool = True
+    ) -> "Kept":
+        """The first columns of one row of a cache; not copied, they change with it and hold it."""
         columns = slice(0, len(tokens))
-        copied = (
-            (layer.keys[row, :, columns].clone(), layer.values[row, :, columns].clone())
-            for layer in layers
-        )
-        return cls(tuple(tokens), tuple(copied))
+        parts = ((layer.keys[row, :, columns], layer.values[row, :, columns]) for layer in layers)
+        if copy:
+            parts = ((keys.clone(), values.clone()) for keys, values in parts)
+        return cls(tuple(tokens), tuple(parts))
 
     @property
     def bytes(self) -> int:

@@ -2,7 +2,8 @@
 
 All but the last token of what is gone on from comes as keys and values; that one token is read
 beside the tokens that other rows write. So a step of a chain costs its new tokens and one more.
-What is new is read once for all its samples, and everything written is kept.
+What is new is read once for all its samples, and everything written is kept. Texts are read in
+portions, each let go once rows have it: memory is that of what is kept, a portion, and the rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,14 +52,6 @@ def generate_from_kept(
         M lists of K (new tokens, nats); None where the architecture's keys and values cannot be
         moved from row to row.
     """
-    found = {one: kept.find(one[:-1]) for one in dict.fromkeys(read)}
-    new = [one for one, source in found.items() if source is None]
-    for group in groups(new):
-        fresh = _read(body, [new[place] for place in group], is_stop.device)
-        if fresh is None:
-            return None
-        found |= fresh
-    sources = [source for one in read if (source := found[one]) is not None]
     numbers = torch.from_numpy(uniforms).to(is_stop.device)
 
     def keep(job: Job, slots: Slots, done: torch.Tensor) -> None:
@@ -72,10 +65,46 @@ def generate_from_kept(
                 kept.add(Kept.of_row(tokens, slots.layers, row))
 
     job = Job(body, head, numbers, temperature, is_stop, caps, keep)
-    if len(read):
-        job.write(_waiting(read, sources, job.per_prompt, is_stop.device), rows)
+    places: dict[Read, list[int]] = {}
+    for place in sorted(range(len(read)), key=lambda i: len(read[i])):
+        places.setdefault(read[place], []).append(place)
+    texts = list(places)  # short ones first: they have most to write
+    for one in texts:  # what this call needs is asked for now, so that the rest makes room first
+        kept.find(one[:-1])
+    for portion in groups(texts):
+        seats = {texts[i]: places[texts[i]] for i in portion}
+        if not _write(job, kept, seats, len(texts[-1]), rows):
+            return None
     answers = list(zip(*job.answers(), strict=True))
     return [answers[i * job.per_prompt : (i + 1) * job.per_prompt] for i in range(len(read))]
+
+
+def _write(
+    job: Job, kept: KeptBeginnings, seats: dict[Read, list[int]], width: int, rows: int
+) -> bool:
+    """Begin a portion: texts, each with its places among all, none longer than `width`.
+
+    Returns False where keys and values cannot be moved. A function of its own, so that what was
+    read for this portion is gone before the next is read.
+    """
+    device = job.is_stop.device
+    sources = _sources(kept, job.body, list(seats), device)
+    if sources is None:
+        return False
+    job.write(_waiting(seats, sources, width, job.per_prompt, device), rows)
+    return True
+
+
+def _sources(
+    kept: KeptBeginnings, body: Callable[..., Any], texts: Sequence[Read], device: torch.device
+) -> dict[Read, Kept] | None:
+    """What begins with all but the last token of each text: kept, or read now and not kept."""
+    found = {one: kept.find(one[:-1]) for one in texts}
+    new = [one for one, source in found.items() if source is None]
+    fresh = _read(body, new, device) if new else {}
+    if fresh is None:
+        return None
+    return {one: source or fresh[one] for one, source in found.items()}
 
 
 def _read(
@@ -95,31 +124,38 @@ def _read(
     cache: Any = getattr(out, "past_key_values", None)
     if not is_refillable(cache):
         return None
-    return {text: Kept.of_row(text, cache.layers, row) for row, text in enumerate(texts)}
+    return {
+        text: Kept.of_row(text, cache.layers, row, copy=False) for row, text in enumerate(texts)
+    }
 
 
 def _waiting(
-    read: Sequence[Read], sources: Sequence[Kept], samples: int, device: torch.device
+    seats: dict[Read, list[int]],
+    found: dict[Read, Kept],
+    width: int,
+    samples: int,
+    device: torch.device,
 ) -> Waiting:
-    """Everyone at once, short beginnings first: they have most to write."""
-    order = sorted(range(len(read)), key=lambda i: len(read[i]))
-    places = torch.tensor(order, device=device).repeat_interleave(samples)
-    lengths = torch.tensor([len(read[i]) - 1 for i in order], device=device)
-    tokens = torch.tensor([read[i][-1] for i in order], device=device)
+    texts = [text for text, places in seats.items() for _ in places]
+    sources = [found[text] for text in texts]
+    owners = torch.tensor([place for places in seats.values() for place in places], device=device)
+    owners = owners[:, None] * samples + torch.arange(samples, device=device)
+    lengths = torch.tensor([len(text) - 1 for text in texts], device=device)
+    tokens = torch.tensor([text[-1] for text in texts], device=device)
 
     def fill(slots: Slots, rows: torch.Tensor, some: Waiting) -> None:
-        seats: dict[int, list[int]] = {}
-        for row, place in zip(rows.tolist(), some.sources.tolist(), strict=True):
-            seats.setdefault(place, []).append(row)
-        for place, taken in seats.items():
-            where = torch.tensor(taken, device=device)
-            sources[place].fill(slots.layers, where, len(read[place]) - 1)
+        taken: dict[int, list[int]] = {}
+        for row, seat in zip(rows.tolist(), some.sources.tolist(), strict=True):
+            taken.setdefault(seat, []).append(row)
+        for seat, where in taken.items():
+            row = torch.tensor(where, device=device)
+            sources[seat].fill(slots.layers, row, len(texts[seat]) - 1)
 
     return Waiting(
         cache=SimpleNamespace(layers=[_shaped(*layer) for layer in sources[0].layers]),
-        width=max(map(len, read)),
-        owners=places * samples + torch.arange(samples, device=device).repeat(len(order)),
-        sources=places,
+        width=width,
+        owners=owners.flatten(),
+        sources=torch.arange(len(texts), device=device).repeat_interleave(samples),
         lengths=lengths.repeat_interleave(samples),
         tokens=tokens.repeat_interleave(samples),
         drawn=0,
