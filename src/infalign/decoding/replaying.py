@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from typing import final
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from infalign.decoding.text_procedure import Decoded, Draw, Ranks, Scored, TextProcedure
+from infalign.decoding.voting.bayes_risk import MinimumBayesRisk
+from infalign.decoding.voting.choosing import compared
 from infalign.prompts import Prompt
 from infalign.protocols import Response
 
-__all__ = ["Pool", "balanced_orders", "replay"]
+__all__ = ["Pool", "balanced_orders", "replay", "replay_all"]
 
 
 @final
@@ -59,7 +61,10 @@ class Pool:
 
 
 def replay(
-    procedure: TextProcedure, pool: Pool, order: Sequence[int], rng: np.random.Generator
+    procedure: TextProcedure,
+    pool: Pool,
+    order: Sequence[int] | Int[np.ndarray, "n"],
+    rng: np.random.Generator,
 ) -> tuple[Decoded, int]:
     """The answer when the samples are drawn in this order, and how many of them were drawn.
 
@@ -93,6 +98,42 @@ def replay(
         drawn += count
         row = [pool.responses[place] for place in places]
         reply = [row[i : i + wish.k] for i in range(0, count, wish.k)]
+
+
+def replay_all(
+    procedure: TextProcedure,
+    pool: Pool,
+    orders: Int[np.ndarray, "B n"],
+    rng: np.random.Generator,
+) -> list[tuple[Decoded, int]]:
+    """:func:`replay` in each of the orders.
+
+    Minimum Bayes risk compares the same pairs of answers again and again; where the orders have
+    more pairs than the pool, those of the pool are compared instead, once.
+    """
+    texts = list(pool.places)
+    if isinstance(procedure, MinimumBayesRisk) and len(texts) < procedure.n * len(orders) ** 0.5:
+        utility = procedure.compares_by
+        known = _Known(
+            utility.name, {text: i for i, text in enumerate(texts)}, compared(texts, utility)
+        )
+        procedure = dataclasses.replace(procedure, utility=known)
+    return [replay(procedure, pool, order, rng) for order in orders]
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Known:
+    """A utility whose values are known."""
+
+    name: str
+    places: dict[str, int]
+    """Text → row and column."""
+    worth: Float[np.ndarray, "C C"]
+
+    def __call__(self, texts: Sequence[str], right: Sequence[str]) -> Float[np.ndarray, "A B"]:
+        rows, columns = ([self.places[text] for text in some] for some in (texts, right))
+        return self.worth[np.ix_(rows, columns)]
 
 
 def balanced_orders(m: int, n: int, most: int, rng: np.random.Generator) -> Int[np.ndarray, "B n"]:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from infalign.decoding import Budget, Decoded, budget_of, on_text
 from infalign.decoding.counts import refuse_count
 from infalign.decoding.repeating import decode_repeatedly
-from infalign.decoding.replaying import Pool, balanced_orders, replay
+from infalign.decoding.replaying import Pool, balanced_orders, replay_all
 from infalign.decoding.running import judged
 from infalign.decoding.text_procedure import TextProcedure
 from infalign.evaluation.estimates import refuse_unscored
@@ -172,7 +172,7 @@ def answers_from_samples(
     for prompt, row, one in zip(prompts, responses, scored, strict=True):
         pool = Pool(prompt, row, one)
         orders = balanced_orders(m, found.most, subsets, rng)
-        answers.append([replay(found, pool, order, rng)[0] for order in orders])
+        answers.append([answer for answer, _ in replay_all(found, pool, orders, rng)])
         chosen.append(pool.judged([answer.text for answer in answers[-1]]).rewards)
     return _answers(prompts, answers, None, np.array(chosen))
 

@@ -16,7 +16,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Float
 
-from infalign.decoding.replaying import Pool, balanced_orders, replay
+from infalign.decoding.replaying import Pool, balanced_orders, replay_all
 from infalign.decoding.text_procedure import Scored, TextProcedure
 from infalign.protocols import Response
 from infalign.quantile.calibration import EmpiricalCalibration
@@ -123,8 +123,8 @@ def replayed(
     orders = balanced_orders(len(pool.responses), procedure.most, replays, rng)
     used = np.zeros((len(orders), len(pool.responses)), dtype=bool)
     texts = []
-    for row, order in zip(used, orders, strict=True):
-        answer, drawn = replay(procedure, pool, order, rng)
+    found = replay_all(procedure, pool, orders, rng)
+    for row, order, (answer, drawn) in zip(used, orders, found, strict=True):
         row[order[:drawn]] = True
         texts.append(answer.text)
     return pool.judged(texts).rewards, used

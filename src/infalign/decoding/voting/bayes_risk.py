@@ -11,7 +11,9 @@ from infalign.decoding.text_procedure import Decoded, Draw, Score, Scored, Steps
 from infalign.decoding.voting.choosing import agreement, heaviest
 from infalign.decoding.voting.utilities import Utility, utility_from_name
 from infalign.decoding.voting.weighted import tilt_weights
+from infalign.policies.alignment import warn_of_second_tilt
 from infalign.prompts import Prompt
+from infalign.protocols import Reward, Sampler
 from infalign.quantile.transforms import refuse_beta
 
 __all__ = ["MinimumBayesRisk"]
@@ -54,12 +56,13 @@ class MinimumBayesRisk(TextProcedure):
         refuse_candidates_count(self.n, "minimum Bayes risk")
         if self.beta is not None:
             refuse_beta(self.beta)
-        self._utility()
+        if isinstance(self.utility, str):
+            utility_from_name(self.utility)
 
     @property
     def name(self) -> str:
         weighted = "" if self.beta is None else f", β={self.beta:g}"
-        return f"mbr-of-{self.n}({self._utility().name}{weighted})"
+        return f"mbr-of-{self.n}({self.compares_by.name}{weighted})"
 
     @property
     def most(self) -> int:
@@ -69,6 +72,11 @@ class MinimumBayesRisk(TextProcedure):
     def needs_reward(self) -> bool:
         return self.beta is not None
 
+    def check(self, policy: Sampler, reward: Reward | None) -> None:
+        """Warn where the policy was aligned by the very reward that weighs its samples."""
+        if self.beta is not None and reward is not None:
+            warn_of_second_tilt(policy, reward.name, None, self.beta, "minimum Bayes risk")
+
     def steps(self, prompt: Prompt, rng: np.random.Generator) -> Steps:
         candidates = (yield Draw(self.n))[0]
         texts = [response.text for response in candidates]
@@ -77,7 +85,7 @@ class MinimumBayesRisk(TextProcedure):
             scored = yield Score(tuple(texts))
             refuse_rewards(scored.rewards, prompt)
             weights = tilt_weights(scored.rewards, self.beta)
-        worth = agreement(texts, weights, self._utility())
+        worth = agreement(texts, weights, self.compares_by)
         index = heaviest(worth, weights, rng)
         return Decoded(
             prompt.id,
@@ -89,5 +97,7 @@ class MinimumBayesRisk(TextProcedure):
             details={"agreement": [float(value) for value in worth]},
         )
 
-    def _utility(self) -> Utility:
+    @property
+    def compares_by(self) -> Utility:
+        """The utility itself, where it was given by name."""
         return utility_from_name(self.utility) if isinstance(self.utility, str) else self.utility

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from infalign.decoding.voting.utilities import Utility
 
-__all__ = ["agreement", "bayes_risk", "heaviest", "shares", "vote"]
+__all__ = ["agreement", "bayes_risk", "compared", "heaviest", "shares", "vote"]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -89,21 +89,30 @@ def agreement(
     weights = _checked(weights, len(texts))
     said = shares(texts, weights)
     distinct = list(said)
-    matrix = np.asarray(utility(distinct, distinct), dtype=np.float64)
-    if matrix.shape != (len(distinct), len(distinct)):
+    matrix, share = compared(distinct, utility), np.array(list(said.values()))
+    means = dict(zip(distinct, (matrix @ share) / share.sum(), strict=True))
+    return np.array([means[text] for text in texts])
+
+
+def compared(texts: Sequence[str], utility: Utility) -> Float[np.ndarray, "C C"]:
+    """utility(text_i, text_j) of all pairs.
+
+    Raises:
+        ValueError: a utility of the wrong shape or not finite.
+    """
+    count, matrix = len(texts), np.asarray(utility(texts, texts), dtype=np.float64)
+    if matrix.shape != (count, count):
         raise ValueError(
-            f"the utility {utility.name} gave shape {matrix.shape} for {len(distinct)} answers "
-            f"against {len(distinct)}; one number for each pair is needed."
+            f"the utility {utility.name} gave shape {matrix.shape} for {count} answers against "
+            f"{count}; one number for each pair is needed."
         )
     if not np.isfinite(matrix).all():
-        first, second = (distinct[i] for i in np.argwhere(~np.isfinite(matrix))[0])
+        first, second = (texts[i] for i in np.argwhere(~np.isfinite(matrix))[0])
         raise ValueError(
             f"the utility {utility.name} of {first[:60]!r} against {second[:60]!r} is not finite; "
             "answers cannot be compared by it."
         )
-    share = np.array(list(said.values()))
-    means = dict(zip(distinct, (matrix @ share) / share.sum(), strict=True))
-    return np.array([means[text] for text in texts])
+    return matrix
 
 
 def shares(keys: Sequence[Key | None], weights: Float[np.ndarray, "N"]) -> dict[Key, float]:
