@@ -22,6 +22,7 @@ from infalign.quantile.transforms import Identity, Transform
 if TYPE_CHECKING:
     from infalign.policies.causal_lm import CausalLM
     from infalign.policies.choice_lm import ChoiceLM
+    from infalign.training.descent import Descent
     from infalign.training.solver import Solver
 
 Decoding = RankProcedure | TextProcedure
@@ -150,12 +151,28 @@ def solvers_of(experiment: Experiment, target: str = "infalign") -> list[tuple[s
         experiment: names them.
         target: the policy; training on what is decoded is the treatment's alone.
     """
-    from infalign.training import Exact, Fit, Online, OnlineDecoded, Regression
-    from infalign.training.descent import Descent
+    from infalign.training import Exact, Regression
 
     section = experiment.training
+    descent = _descent(section)
+    match section:
+        case solver_sections.OnlineDecodedSolver():
+            return [_decoded(experiment, section, descent, target)]
+        case solver_sections.OnlineSolver():
+            return [_online(section, descent)]
+        case solver_sections.FitSolver():
+            return _fit(section, descent)
+        case solver_sections.ExactSolver():
+            return [("exact", Exact(descent))]
+    return [("offline", Regression(descent, prompts_per_pass=section.prompts_per_pass))]
+
+
+def _descent(section: Any) -> "Descent":
+    """How any of the solvers takes its steps."""
+    from infalign.training.descent import Descent
+
     stored = isinstance(section, solver_sections.FitSolver | solver_sections.OfflineSolver)
-    descent = Descent(
+    return Descent(
         steps=section.steps,
         learning_rate=section.learning_rate,
         schedule=section.schedule,
@@ -166,35 +183,41 @@ def solvers_of(experiment: Experiment, target: str = "infalign") -> list[tuple[s
         target_kl=section.stop_at_kl,
         measure_every=section.measure_every if stored else 0,
     )
-    match section:
-        case solver_sections.ExactSolver():
-            return [("exact", Exact(descent))]
-        case solver_sections.OnlineSolver(engine="trl"):
-            from infalign.integrations.trl.solver import TRL
 
-            k, trainer = section.samples_per_prompt, section.trainer or "rloo"
-            return [("trl", TRL(descent, k, trainer, section.prompts_per_pass))]
-        case solver_sections.OnlineSolver():
-            k, kl = section.samples_per_prompt, section.divergence
-            return [("online", Online(descent, k, kl, section.prompts_per_pass))]
-        case solver_sections.OnlineDecodedSolver() if target == "infalign":
-            decoded = OnlineDecoded(
-                procedure_of(experiment.procedure),
-                descent,
-                section.samples_per_prompt,
-                section.replays,
-                section.runs,
-                section.opponents,
-                section.prompts_per_pass,
-            )
-            return [("online_decoded", decoded)]
-        case solver_sections.OnlineDecodedSolver():
-            k, width = section.samples_per_prompt, section.prompts_per_pass
-            return [("online", Online(descent, k, prompts_per_pass=width))]
-        case solver_sections.OfflineSolver():
-            return [("offline", Regression(descent, prompts_per_pass=section.prompts_per_pass))]
-    fit = Fit(descent, section.loss, section.samples_per_prompt, section.prompts_per_pass)
+
+def _online(section: solver_sections.OnlineSolver, descent: "Descent") -> tuple[str, "Solver"]:
+    k, width = section.samples_per_prompt, section.prompts_per_pass
+    if section.engine == "trl":
+        from infalign.integrations.trl.solver import TRL
+
+        return "trl", TRL(descent, k, section.trainer or "rloo", width)
+    from infalign.training import Online
+
+    return "online", Online(descent, k, section.divergence, width)
+
+
+def _decoded(
+    experiment: Experiment,
+    section: solver_sections.OnlineDecodedSolver,
+    descent: "Descent",
+    target: str,
+) -> tuple[str, "Solver"]:
+    from infalign.training import Online, OnlineDecoded
+
+    k, width = section.samples_per_prompt, section.prompts_per_pass
+    if target != "infalign":
+        return "online", Online(descent, k, prompts_per_pass=width)
+    procedure, given = procedure_of(experiment.procedure), section
+    solver = OnlineDecoded(procedure, descent, k, given.replays, given.runs, given.opponents, width)
+    return "online_decoded", solver
+
+
+def _fit(section: solver_sections.FitSolver, descent: "Descent") -> list[tuple[str, "Solver"]]:
+    from infalign.training import Fit, Online
+
+    k, width = section.samples_per_prompt, section.prompts_per_pass
+    fit = Fit(descent, section.loss, k, width)
     if not section.refine_steps:
         return [("fit", fit)]
     refined = dataclasses.replace(descent, steps=section.refine_steps, measure_every=0)
-    return [("fit", fit), ("refine", Online(refined, prompts_per_pass=section.prompts_per_pass))]
+    return [("fit", fit), ("refine", Online(refined, prompts_per_pass=width))]
