@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from infalign.policies import CausalLM, refill  # noqa: E402
+from infalign.policies import CausalLM, loading, refill  # noqa: E402
 from infalign.policies.kept import Kept  # noqa: E402
 from infalign.protocols import Sampling  # noqa: E402
 
@@ -157,6 +157,32 @@ def test_other_weights_keep_other_beginnings(trained_lm, make_lm, shake):
         shake(lm, seed=7)
         inside = chain(lm, 2)
         assert len(lm._kept) <= 2
+    assert inside == chain(lm, 2)
+    assert inside != before
+
+
+def step(lm, **options):
+    """One step of AdamW on a made-up loss."""
+    tensors = [t for t in lm.module.parameters() if t.requires_grad]
+    for tensor in tensors:
+        tensor.grad = torch.ones_like(tensor)
+    torch.optim.AdamW(tensors, lr=0.1, **options).step()
+
+
+@pytest.mark.parametrize("way", ["foreach", "fused", "loaded"])
+def test_whatever_moves_the_adapter_is_seen_without_reading_all_of_it(
+    trained_lm, monkeypatch, tmp_path, way
+):
+    lm = trained_lm(LAW)
+    step(lm)
+    lm.save_adapter(tmp_path)
+    step(lm)
+    monkeypatch.setattr(loading, "_bytes", None)  # of a hash, at each step
+    with lm.keeping_beginnings():
+        before = chain(lm, 2)
+        lm.load_adapter(tmp_path) if way == "loaded" else step(lm, **{way: True})
+        inside = chain(lm, 2)
+        assert len(lm._kept) == 1
     assert inside == chain(lm, 2)
     assert inside != before
 

@@ -20,13 +20,15 @@ from infalign.policies.causal_stream import CausalStream
 from infalign.policies.counts import refuse_draw
 from infalign.policies.generation import generate_in_batches
 from infalign.policies.kept import KeptBeginnings
-from infalign.policies.loading import adapter_hash
 from infalign.policies.next_token import Head
 from infalign.policies.reuse import generate_from_kept
 from infalign.policies.tokens import TextCodec
 from infalign.protocols import Response, Sampling
 
 __all__ = ["Writer"]
+
+Version = tuple[tuple[int, int, float], ...]
+"""Of an adapter's tensors: where each is, how often it was written to, its first entry; else ()."""
 
 
 class Writer(abc.ABC):
@@ -38,7 +40,7 @@ class Writer(abc.ABC):
     codec: TextCodec
     module: torch.nn.Module
     _rows: int
-    _kept: dict[str, KeptBeginnings] | None = None
+    _kept: dict[Version, KeptBeginnings] | None = None
     _aligned: Alignment | None = None
 
     @property
@@ -146,11 +148,13 @@ class Writer(abc.ABC):
 
         Keys and values of everything sampled are kept, those not asked for longest making room. The
         answers are the same up to rounding. It may be entered again within itself. Where the
-        architecture's cache cannot be taken apart (sliding windows), nothing is kept.
+        architecture's cache cannot be taken apart (sliding windows), nothing is kept. An adapter
+        may be trained or loaded meanwhile: what it read before is forgotten.
 
         Args:
             most_bytes: memory for them, on the model's device. By default 2 GiB on a CPU, and a
-                quarter of what is free on a GPU.
+                quarter of what is free on a GPU. On top come the rows being written, and a portion
+                of prompts as they are read (about 2,000 tokens).
         """
         outermost = self._kept is None
         if outermost:
@@ -192,10 +196,10 @@ class Writer(abc.ABC):
                     return found
             return generate_in_batches(*model, read, uniforms, *law, self._rows, caps)
 
-    def _beginnings(self, kept: dict[str, KeptBeginnings]) -> KeptBeginnings:
+    def _beginnings(self, kept: dict[Version, KeptBeginnings]) -> KeptBeginnings:
         """Those read with the weights of now; what an adapter read before it moved is forgotten."""
-        weights = "" if self._on_reference else adapter_hash(self.module)
-        for other in kept.keys() - {"", weights}:
+        weights = () if self._on_reference else _version(self.module)
+        for other in kept.keys() - {(), weights}:
             del kept[other]
         return kept.setdefault(weights, KeptBeginnings(self._most_bytes))
 
@@ -212,6 +216,20 @@ class Writer(abc.ABC):
                     f"below {len(known)}. Give tokens of this model's own responses."
                 )
         return begun
+
+
+def _version(module: torch.nn.Module) -> Version:
+    """Changes whenever the adapter is trained or loaded; a hash of it would be dear at each step.
+
+    Fused optimizers and writes through `.data` are not counted by torch, but move every entry.
+    """
+    tensors = (tensor for name, tensor in module.named_parameters() if "lora_" in name)
+    return tuple((t.data_ptr(), _writes(t), float(t.detach().flatten()[0])) for t in tensors)
+
+
+def _writes(tensor: torch.Tensor) -> int:
+    # What was made in inference mode has no counter, and outside it cannot be written to.
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _memory(device: torch.device) -> int:
