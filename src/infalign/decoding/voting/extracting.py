@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import final
 
@@ -25,7 +24,13 @@ __all__ = [
 Extract = Callable[[str], str | None]
 """Text → key; None abstains."""
 
-_NUMBER = re.compile(r"(?<![\w.])[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|(?<![\w.])[-−+]?\.\d+")
+_NUMBER = re.compile(
+    r"(?<![\w.])[-−+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-−+]?\d+(?!\w))?"
+)
+_PARTS = re.compile(r"([-+]?)(\d*)(?:\.(\d+))?(?:[eE]([-+]?)(\d+))?")
+"""Sign, digits before and behind the point, sign and digits of the exponent."""
+_MOST_ZEROS, _LONGEST_POWER = 100, 9
+"""Zeros that are written out, and digits of an exponent that is believed."""
 
 
 def stripped(text: str) -> str:
@@ -44,6 +49,8 @@ def last_number(text: str) -> str | None:
     Example:
         >>> [last_number(text) for text in ("1 + 1 = 2.0", "so $1,250.", "x is −.50", "who knows")]
         ['2', '1250', '-0.5', None]
+        >>> last_number("about 1.5e3")
+        '1500'
     """
     found = _NUMBER.findall(text)
     return _one_spelling(found[-1]) if found else None
@@ -109,13 +116,29 @@ class LastMatch:
         return (found or "").strip() or None
 
 
-def _one_spelling(number: str) -> str:
-    """1,250.50 → 1250.5; −0 → 0."""
-    try:
-        value = Decimal(number.replace(",", "").replace("−", "-"))
-    except InvalidOperation:
-        return number
-    return format(value.normalize() + 0, "f")
+def _one_spelling(number: str) -> str | None:
+    """1,250.50 → 1250.5; −0 → 0; 1.2e3 → 1200. Exact at any length; None for absurd exponents."""
+    found = _PARTS.fullmatch(number.replace(",", "").replace("−", "-"))
+    assert found is not None  # as _NUMBER found it
+    sign, whole, part, down, power = (text or "" for text in found.groups())
+    digits = "".join(str(int(digit)) for digit in whole + part).lstrip("0")
+    if not digits:
+        return "0"
+    if len(power.lstrip("0")) > _LONGEST_POWER:
+        return None
+    short = digits.rstrip("0")
+    shift = int(f"{down}{power or 0}") - len(part) + len(digits) - len(short)
+    return ("-" if sign == "-" else "") + _plain(short, shift)
+
+
+def _plain(digits: str, shift: int) -> str:
+    """digits·10^shift, written out unless that takes too many zeros."""
+    point = len(digits) + shift
+    if shift > _MOST_ZEROS or point < -_MOST_ZEROS:
+        return f"{digits}e{shift}"
+    if shift >= 0:
+        return digits + "0" * shift
+    return f"{digits[:point]}.{digits[point:]}" if point > 0 else f"0.{'0' * -point}{digits}"
 
 
 _EXTRACTS: Mapping[str, Extract] = {"text": stripped, "last_number": last_number, "boxed": boxed}
