@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import warnings
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from infalign.decoding.voting import (
     vote,
 )
 from infalign.decoding.voting.choosing import shares
-from infalign.policies.tabular_lm import TabularLM
+from infalign.policies import Alignment, TabularLM
 from infalign.prompts import Prompt
 from infalign.quantile.atoms.voting import MajorityVote as VoteLaw
 from infalign.quantile.procedures import BestOfN
@@ -436,6 +437,23 @@ def test_a_utility_whose_library_is_missing_says_what_to_install(monkeypatch):
         ("1000000", "1000000"),
         ("it costs $5", "5"),
         ("5-3", "3"),
+        # Longer than any float or default precision.
+        ("1234567890123456789012345678901", "1234567890123456789012345678901"),
+        ("1234567890123456789012345678902.50", "1234567890123456789012345678902.5"),
+        ("1e5", "100000"),
+        ("1.20e+1", "12"),
+        ("5E-3", "0.005"),
+        ("12.5e−1", "1.25"),
+        ("1e400", "1e400"),
+        ("10e399", "1e400"),
+        ("-0.1e-400", "-1e-401"),
+        ("0e99", "0"),
+        ("00100", "100"),
+        ("1e00000000005", "100000"),
+        ("1e99999999999", None),
+        ("3e5x", "3"),
+        ("2 e5", "2"),
+        ("9" * 5000, "9" * 5000),
     ],
 )
 def test_the_last_number_in_one_spelling(text, number):
@@ -448,6 +466,8 @@ def test_the_last_number_in_one_spelling(text, number):
         (r"so \boxed{42}", "42"),
         (r"\boxed{1} no, \boxed{\frac{3}{4}}", r"\frac{3}{4}"),
         (r"\boxed{1,000}", "1000"),
+        (r"\boxed{1e3}", "1000"),
+        (r"\boxed{2e99999999999}", None),
         (r"\boxed{ x + y }", "x + y"),
         (r"\boxed{cut of", None),
         (r"\boxed{}", None),
@@ -468,6 +488,21 @@ def test_a_regular_expression_of_one_s_own():
     assert hash(MajorityVote(4, letter)) == hash(MajorityVote(4, letter))
     with pytest.raises(ValueError, match="is not a regular expression"):
         LastMatch("(")
+
+
+# --- tilting twice ---
+
+
+@pytest.mark.parametrize("make", [WeightedVote, lambda n, b: MinimumBayesRisk(n, "exact_match", b)])
+def test_weighing_by_the_reward_a_policy_was_aligned_by_is_warned_of(make):
+    reward = Grades()
+    aligned = LM.tilt(reward.values[None], 1.0, Alignment("grades", 1.0))
+    with pytest.warns(UserWarning, match=r"by grades at β = 1.*one tilt at β = 0\.5"):
+        answered(make(4, 1.0), 2, reward=reward, policy=aligned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answered(make(4, 1.0), 2, reward=reward)
+        answered(MinimumBayesRisk(4, "exact_match"), 2, reward=reward, policy=aligned)
 
 
 # --- bad input ---

@@ -13,7 +13,7 @@ from typing import Self, final
 import numpy as np
 from jaxtyping import Float
 
-from infalign.policies.alignment import Alignment
+from infalign.policies.alignment import Alignment, tilted_alignment
 from infalign.policies.counts import refuse_draw
 from infalign.protocols import Response, Sampling
 from infalign.quantile.procedures import RankProcedure
@@ -136,9 +136,9 @@ class TabularPolicy:
     ) -> Self:
         """The policy π·exp(Φ/β)/Z: what KL-regularised training on Φ converges to.
 
-        `aligned` names the reward, for those who would tilt by it again.
+        `aligned` names the reward, for those who would tilt by it again; also after a first tilt.
         """
-        aligned = Alignment.checked(aligned, beta)
+        aligned = tilted_alignment(self.aligned, aligned, beta)
         masses = tilt_atoms(self.masses, training_rewards, beta)
         name = f"{self.name}, tilted"
         return dataclasses.replace(self, masses=masses, name=name, aligned=aligned)

@@ -15,7 +15,7 @@ from typing import Self, final
 import numpy as np
 from jaxtyping import Float
 
-from infalign.policies.alignment import Alignment
+from infalign.policies.alignment import Alignment, tilted_alignment
 from infalign.policies.counts import refuse_draw
 from infalign.policies.table_laws import laws_of_masses, masses_of_laws
 from infalign.policies.tabular import TabularPolicy
@@ -185,11 +185,11 @@ class TabularLM:
     ) -> "TabularLM":
         """The policy π·exp(Φ/β)/Z, as a language model again.
 
-        `aligned` names the reward, for those who would tilt by it again.
+        `aligned` names the reward, for those who would tilt by it again; also after a first tilt.
         """
         masses = tilt_atoms(self.masses, training_rewards, beta)
         tilted = TabularLM.from_masses(self, masses, f"{self.name}, tilted")
-        return dataclasses.replace(tilted, aligned=Alignment.checked(aligned, beta))
+        return dataclasses.replace(tilted, aligned=tilted_alignment(self.aligned, aligned, beta))
 
     def sample(
         self, prompts: Sequence[str], k: int, rng: np.random.Generator

@@ -384,6 +384,18 @@ def test_tilting_twice_is_warned_of(lm, rewards):
         controlled(lm, soft, 0.4, aligned=Alignment("told", 0.5))
 
 
+def test_steered_twice_it_says_the_beta_of_both(lm, rewards):
+    once = lm.tilt(rewards, 1.0, aligned=Alignment("told", 1.0))
+    soft = TabularValue.soft(once, rewards, 1.0)
+    with pytest.warns(UserWarning, match=r"the value tilts it .* one tilt at β = 0\.5"):
+        twice = controlled(once, soft, 1.0, aligned=Alignment("told", 1.0))
+    everything = [[lm.response(ids, 0.0) for ids in lm.sequences]] * len(lm.prompts)
+    assert twice.aligned == Alignment("told", 0.5)
+    masses = np.exp(twice.log_prob(lm.prompts, everything))
+    assert np.allclose(masses, lm.tilt(rewards, 0.5).masses, atol=1e-12)
+    assert controlled(once, soft, 1.0).aligned == once.aligned
+
+
 @pytest.mark.parametrize("search", [BlockSearch(2, 2, block=1), TreeSearch(4, 4, block=1)])
 def test_a_reward_that_is_no_number_is_refused(lm, rewards, search):
     reward = Told(lm, rewards, broken=("a", "b", ""))

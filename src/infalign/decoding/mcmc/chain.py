@@ -8,7 +8,6 @@ A state that is not left counts again: states, not proposals, are draws from the
 """
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Hashable
 from typing import Literal, final
 
@@ -17,10 +16,11 @@ import numpy as np
 from infalign.decoding.counts import refuse_count
 from infalign.decoding.mcmc.kernels import KERNELS
 from infalign.decoding.mcmc.resamplers import Resampler, SuffixResample
-from infalign.decoding.mcmc.targets import RewardTilt, Target, compose_betas
+from infalign.decoding.mcmc.targets import RewardTilt, Target
 from infalign.decoding.mcmc.walk import Walk, new_tokens
 from infalign.decoding.text_procedure import Budget, Decoded, Draw, Score, Steps, TextProcedure
 from infalign.decoding.voting import Utility, bayes_risk, vote
+from infalign.policies.alignment import warn_of_second_tilt
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Reward, Sampler
 
@@ -127,21 +127,8 @@ class MCMC(TextProcedure):
 
     def check(self, policy: Sampler, reward: Reward | None) -> None:
         """Warn where the policy was aligned by the very reward the chain tilts by."""
-        aligned = getattr(policy, "aligned", None)
-        if aligned is None or reward is None or aligned.reward != reward.name:
-            return
-        transform, beta = self.target.tilt
-        if transform == aligned.transform:
-            both = f"together they are one tilt at β = {compose_betas(aligned.beta, beta):g}"
-        else:
-            both = "under another transform, so that the two are no tilt of either kind"
-        warnings.warn(
-            f"{policy.name} was aligned by {reward.name} at β = {aligned.beta:g}, and the chain "
-            f"tilts it by the same reward again at β = {beta:g}: {both}. If that is not wanted, "
-            "start from the reference.",
-            UserWarning,
-            stacklevel=2,
-        )
+        if reward is not None:
+            warn_of_second_tilt(policy, reward.name, *self.target.tilt, "the chain")
 
     def steps(self, prompt: Prompt, rng: np.random.Generator) -> Steps:
         (starts,) = yield Draw(self.chains)

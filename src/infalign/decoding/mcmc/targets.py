@@ -13,6 +13,7 @@ from jaxtyping import Float
 from scipy import special
 
 from infalign.decoding.text_procedure import Ranks, Scored
+from infalign.policies.alignment import compose_betas
 from infalign.quantile.transforms import Log, Transform, refuse_beta
 
 __all__ = [
@@ -194,18 +195,6 @@ def best_of_n_log_ratio(
         atom = atom - np.log(upto - below)
         point = np.log(n) + (n - 1) * np.log(upto)
     return np.where(upto > below, atom, point)
-
-
-def compose_betas(first: float, second: float) -> float:
-    """β of two tilts by the same Φ, one after the other: 1/β = 1/β₁ + 1/β₂.
-
-    Example:
-        >>> compose_betas(1.0, 1.0)
-        0.5
-    """
-    refuse_beta(first)
-    refuse_beta(second)
-    return 1 / (1 / first + 1 / second)
 
 
 def _quantiles(scored: Scored) -> np.ndarray:

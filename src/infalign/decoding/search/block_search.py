@@ -7,7 +7,6 @@ them; a good guide makes the width that is needed small.
 """
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from typing import final
 
@@ -16,7 +15,6 @@ from jaxtyping import Float, Int
 
 from infalign.decoding.blockwise import BlockwiseBestOfN
 from infalign.decoding.counts import refuse_count
-from infalign.decoding.mcmc.targets import compose_betas
 from infalign.decoding.search.guided import (
     ROOT,
     GuidedSearch,
@@ -25,6 +23,7 @@ from infalign.decoding.search.guided import (
     has_ended,
 )
 from infalign.decoding.text_procedure import Budget, Steps
+from infalign.policies.alignment import warn_of_second_tilt
 from infalign.prompts import Prompt
 from infalign.protocols import Reward, Sampler
 from infalign.quantile.transforms import Identity, refuse_beta
@@ -103,22 +102,9 @@ class BlockSearch(GuidedSearch):
     def check(self, policy: Sampler, reward: Reward | None) -> None:
         """Refuse a value of another vocabulary; warn of a second tilt by the same reward."""
         super().check(policy, reward)
-        aligned = getattr(policy, "aligned", None)
-        if self.beta is None or aligned is None or reward is None or aligned.reward != reward.name:
-            return
-        same = aligned.transform == (Identity() if self.calibrated else None)
-        together = (
-            f"together they are one tilt at β = {compose_betas(aligned.beta, self.beta):g}"
-            if same
-            else "on another scale, so that the two are no tilt of either kind"
-        )
-        warnings.warn(
-            f"{policy.name} was aligned by {aligned.reward} at β = {aligned.beta:g}, and the "
-            f"search tilts it by the same reward again at β = {self.beta:g}: {together}. If that "
-            "is not wanted, start from the reference.",
-            UserWarning,
-            stacklevel=2,
-        )
+        if self.beta is not None and reward is not None:
+            transform = Identity() if self.calibrated else None
+            warn_of_second_tilt(policy, reward.name, transform, self.beta, "the search")
 
     @property
     def needs_reward(self) -> bool:

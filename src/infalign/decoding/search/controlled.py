@@ -17,7 +17,7 @@ from infalign.decoding.counts import refuse_count
 from infalign.decoding.search.value_head import HeadValue
 from infalign.decoding.search.values import Value, refuse_vocabulary
 from infalign.policies import streams
-from infalign.policies.alignment import Alignment
+from infalign.policies.alignment import Alignment, tilted_alignment, warn_of_second_tilt
 from infalign.policies.beams import beam
 from infalign.protocols import LogitPolicy, Response, Sampling, TokenStream
 from infalign.quantile.transforms import refuse_beta
@@ -41,12 +41,12 @@ class Controlled:
     """KL coefficient, in the value's unit. > 0."""
     top: int | None = None
     """Tokens that are valued at each step; the others get probability 0. None: all."""
-    aligned: Alignment | None = None
+    steered: Alignment | None = None
     """By which reward it is steered, where that has a name."""
 
     def __post_init__(self) -> None:
         refuse_beta(self.beta)
-        Alignment.checked(self.aligned, self.beta)
+        tilted_alignment(None, self.steered, self.beta)
         if self.top is not None:
             refuse_count(self.top, "top", "controlled decoding")
         if not isinstance(self.policy, LogitPolicy):
@@ -64,6 +64,11 @@ class Controlled:
                     "is None; a value head steers a policy of that many by its likeliest tokens: "
                     "give top, 8 to 32."
                 )
+
+    @property
+    def aligned(self) -> Alignment | None:
+        """By which reward it is steered; where the policy was aligned before, by both."""
+        return tilted_alignment(getattr(self.policy, "aligned", None), self.steered, self.beta)
 
     @property
     def name(self) -> str:
@@ -243,4 +248,7 @@ def controlled(
         >>> bool(np.allclose(masses, lm.tilt(rewards, beta=0.5).masses, atol=1e-12))
         True
     """
-    return Controlled(policy, value, beta, top, aligned)
+    steered = Controlled(policy, value, beta, top, aligned)
+    if aligned is not None:
+        warn_of_second_tilt(policy, aligned.reward, aligned.transform, beta, "the value")
+    return steered

@@ -17,7 +17,9 @@ from infalign.decoding.selection import refuse_rewards
 from infalign.decoding.text_procedure import Decoded, Draw, Score, Steps, TextProcedure
 from infalign.decoding.voting.choosing import shares, vote
 from infalign.decoding.voting.extracting import Extract, extract_from_name
+from infalign.policies.alignment import warn_of_second_tilt
 from infalign.prompts import Prompt
+from infalign.protocols import Reward, Sampler
 from infalign.quantile.transforms import refuse_beta
 
 __all__ = ["WeightedVote", "tilt_weights"]
@@ -65,6 +67,11 @@ class WeightedVote(TextProcedure):
     @property
     def most(self) -> int:
         return self.n
+
+    def check(self, policy: Sampler, reward: Reward | None) -> None:
+        """Warn where the policy was aligned by the very reward that weighs its samples."""
+        if reward is not None:
+            warn_of_second_tilt(policy, reward.name, None, self.beta, "the weighted vote")
 
     def steps(self, prompt: Prompt, rng: np.random.Generator) -> Steps:
         key = extract_from_name(self.extract) if isinstance(self.extract, str) else self.extract
