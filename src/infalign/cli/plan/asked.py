@@ -19,6 +19,7 @@ __all__ = [
     "asked_transforms",
     "counts",
     "refuse_kl",
+    "refuse_untold",
 ]
 
 LARGEST_KL = 8.0
@@ -43,6 +44,7 @@ def asked_procedure_and_kls(
     if experiment is not None and not (names or n or probabilities):
         from infalign.quantile.names import procedure_from_name
 
+        refuse_untold(experiment.procedure.kind, f"{file}: procedure")
         chosen = procedure_from_name(experiment.procedure.kind, **_settings(experiment.procedure))
     else:
         chosen = _procedure(names[0] if names else "best_of_n", n, probabilities)
@@ -69,6 +71,30 @@ def asked_procedures(
         raise ValueError(f"--n {n}: several numbers are compared here; give them as --ns 1,2,4.")
     kind = names[0] if names else "best_of_n"
     return [_procedure(kind, one, None) for one in counts("--ns", usual if ns is None else ns, 1)]
+
+
+def refuse_untold(name: str, where: str) -> None:
+    """Raise ValueError where it is a procedure on text of which there is no theory.
+
+    Args:
+        name: of a procedure, with or without settings.
+        where: it was named.
+    """
+    from infalign.quantile.names import PROCEDURE_NAMES
+
+    called = name.strip().lower().partition("(")[0].replace("-", "_")
+    kind = re.sub(r"_\d+", "_n", called)
+    if kind in PROCEDURE_NAMES:
+        return
+    from infalign.decoding.names import TEXT_PROCEDURE_NAMES
+
+    if not {called, kind, kind.removesuffix("_n")}.isdisjoint(TEXT_PROCEDURE_NAMES):
+        raise ValueError(
+            f"{where} {name}: the ranks of whole responses do not tell what it wins, so no win "
+            "rate, KL or transform can be planned for it. Train for it and measure (`procedure` "
+            "and `training: {kind: online_decoded}` in an experiment), or plan for one that ranks "
+            "tell, such as --procedure best_of_4."
+        )
 
 
 def _has_n(name: str) -> bool:
@@ -105,6 +131,7 @@ def _procedure(name: str, n: int | None, probabilities: str | None) -> "Procedur
         if n is not None:
             raise ValueError(f"--procedure {name} has its settings; leave out --n {n}.")
         return own_procedure(name)
+    refuse_untold(name, "--procedure")
     called, bracket, inside = name.strip().partition("(")
     plain = called.replace("-", "_") + bracket + inside  # in brackets a minus is a minus
     settings: dict[str, Any] = {}

@@ -4,7 +4,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from infalign.cli.console import Terminal
-from infalign.cli.plan.asked import asked_procedure_and_kls, asked_procedures, refuse_kl
+from infalign.cli.plan.asked import (
+    asked_procedure_and_kls,
+    asked_procedures,
+    refuse_kl,
+    refuse_untold,
+)
 from infalign.cli.plan.own import is_own, own_procedure
 
 if TYPE_CHECKING:
@@ -100,6 +105,7 @@ def reference_of_question(given: Given, usual: str | None = None) -> "Procedure 
         return own_procedure(name, "--reference")
     if name is None:
         return None
+    refuse_untold(name, "--reference")
     if not name.strip().lower().replace("-", "_").endswith("_of_n"):
         return procedure_from_name(name)
     if "n" not in given:
