@@ -74,9 +74,9 @@ def test_greedy_may_miss_the_likeliest_response():
     assert beam(lm, ("x",), 2)[0][0].text == "b"
 
 
-def test_beams_may_be_ranked_by_another_height_which_may_rise(lm):
-    """Height: minus the log-probability. Then the least likely response is the highest."""
-    every = beam(lm, ("p",), 81, heights=lambda _, law, high: high[:, None] - law, falls=False)
+def test_beams_may_be_ranked_by_another_score_which_may_rise(lm):
+    """Score: minus the log-probability. Then the least likely response is the highest."""
+    every = beam(lm, ("p",), 81, scores=lambda _, law, high: high[:, None] - law, falls=False)
     assert lm.places[every[0][0].token_ids] == lm.masses[0].argmin()
 
 
@@ -90,6 +90,8 @@ def test_beams_may_be_ranked_by_another_height_which_may_rise(lm):
         (lambda lm: greedy(lm, ("p",), [(0, 0, 0, 0)]), "length cap of 4"),
         (lambda lm: greedy(lm, ("p", "q"), [()]), "1 beginnings came for 2"),
         (lambda lm: beam(lm, ("p",), 0), "width is 0"),
+        (lambda lm: beam(lm, ("p",), 1.5), "width is 1.5"),
+        (lambda lm: beam(lm, ("p",), 2, rows=0), "rows is 0"),
         (lambda lm: score(lm, ("p",), [[Response("")]]), "is empty"),
         (lambda lm: score(lm, ("p",), [[Response("", (3, 1))]]), "goes on after its end"),
         (lambda lm: score(lm, ("p",), [[Response("", (0,) * 5)]]), "longer than 4"),

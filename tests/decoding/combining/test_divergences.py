@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from weighted_optima import (
     DIVERGENCES,
     GENERATORS,
+    SLOPES,
     members_of,
     optimum,
     reference_of,
@@ -132,6 +133,42 @@ def test_ratios_no_float_holds_are_no_trouble():
         assert np.abs(np.exp(law) - 0.5).max() <= 1e-12
 
 
+@pytest.mark.parametrize("divergence", [*DIVERGENCES, 0.99])
+@pytest.mark.parametrize("nats", [800.0, 5000.0])
+def test_policies_that_are_sure_of_different_tokens_still_share_something(divergence, nats):
+    """exp(800) is no float: the law is even all the same, and shifted where the weights are."""
+    laws, even = np.array([[[0.0, -nats]], [[-nats, 0.0]]]), np.log([[0.5, 0.5]])
+    wanted = divergence_of(divergence)
+    assert np.abs(np.exp(wanted.law(laws, even, np.array([0.5, 0.5]))) - 0.5).max() <= 1e-12
+    law = np.exp(wanted.law(laws, even, np.array([0.4, 0.6])))
+    assert law[0, 1] > 0.5
+    assert abs(law.sum() - 1) <= 1e-12
+    # A token that all are sure of, a reference that hardly is: ratios of exp(+800).
+    sure = wanted.law(laws[:1].repeat(2, 0), laws[1], np.array([0.5, 0.5]))
+    assert np.abs(np.exp(sure) - [[1.0, 0.0]]).max() <= 1e-12
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("weights", [(0.1, 0.3), (0.3, 0.7), (1e-9, 1e-9)])
+def test_the_formula_without_its_constant_is_that_of_the_slopes(divergence, weights):
+    """(f′)⁻¹(Σ w f′(x)) by the definitions, whatever the weights sum to; observed ≤ 1e-13.
+
+    With hardly any weight it is the reference: the policies are not asked any more.
+    """
+    reference = reference_of()
+    _, policies = members_of(reference, divergence)
+    ratios = [policy.masses / reference.masses for policy in policies]
+    slope, inverse = SLOPES[divergence]
+    at_one = slope(1.0)
+    summed = sum(w * (slope(x) - at_one) for w, x in zip(weights, ratios, strict=True))
+    want = reference.masses * inverse(summed + at_one)
+    logs = np.log([policy.masses for policy in policies])
+    score = divergence_of(divergence).score(logs, np.log(reference.masses), np.array(weights))
+    assert np.abs(np.exp(score) / want - 1).max() <= 1e-12
+    if sum(weights) < 1e-6:
+        assert np.abs(np.exp(score) - reference.masses).max() <= 1e-6
+
+
 def test_what_the_reference_cannot_say_the_combined_policy_cannot():
     laws = np.log([[[0.5, 0.5, 1e-300]], [[0.2, 0.8, 1e-300]]])
     laws[:, :, 2] = -np.inf
@@ -149,7 +186,14 @@ def test_what_the_reference_cannot_say_the_combined_policy_cannot():
         divergence_of("jsd").law(apart, np.log([[0.5, 0.5]]), np.array([0.5, 0.5]))
 
 
-@pytest.mark.parametrize("name", ["tv", "total_variation", "total-variation", "chi2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tv", "TV", "TVD", "total_variation", "total-variation", "Total Variation distance"),
+        *("chi2", "chi_squared", "χ²", "χ2", "chi^2", "chi-square", "chi square", "chisq"),
+        *("Pearson", "Pearson χ²", "X^2"),
+    ],
+)
 def test_divergences_without_a_barrier_are_refused_with_the_reason(name):
     """MO-7."""
     policies = members_of(reference_of())[1]

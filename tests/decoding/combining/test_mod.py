@@ -342,6 +342,15 @@ def test_a_chain_tilts_a_combined_policy():
     assert abs(reached.mean() - values @ law[0]) > 8 * error
 
 
+def test_policies_without_weight_must_fit_all_the_same():
+    other = reference_of(prompts=("x",), depth=4)
+    other = TabularLM(other.prompts, ("c", "d", "e"), other.laws)
+    with pytest.raises(ValueError, match="different vocabularies"):
+        mod([reference_of(), other], (1.0, 0.0))
+    with pytest.raises(ValueError, match="different vocabularies"):
+        mod([reference_of()], (1.0,), reference=other)
+
+
 def test_policies_without_weight_are_not_asked():
     reference = reference_of()
     _, policies = members_of(reference)
@@ -384,6 +393,8 @@ def other_table(**changes):
         ({"rounds": 0}, ValueError, "rounds is 0"),
         ({"tries": True}, ValueError, "tries is True"),
         ({"rows": 1.5}, ValueError, "rows is 1.5"),
+        ({"pilot": float("nan")}, ValueError, "pilot is nan"),
+        ({"seed": -1}, ValueError, "seed is -1"),
         ({"second": other_table(tokens=("a", "b", "d"))}, ValueError, "different vocabularies"),
         ({"second": reference_of(depth=3)}, ValueError, "same sampling settings"),
         (
@@ -403,3 +414,88 @@ def test_what_cannot_be_combined_is_refused(change, error, said):
 def test_forward_kl_needs_no_reference_at_prefix_level():
     policies = [reference_of(), reference_of(1)]
     assert mod(policies, HALVES, divergence="forward_kl", level="prefix").reference is None
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_the_prefix_level_heeds_beta_and_the_reference(divergence):
+    """The larger β, the nearer the reference; total variation 0 at its limit."""
+    reference = reference_of()
+    _, (policy,) = members_of(reference, divergence, betas=(0.1,))
+    settings = {"reference": reference, "divergence": divergence, "level": "prefix"}
+    laws = {}
+    for beta in (0.1, 0.2, 1.0, 1e7):
+        again = mod([policy], [1.0], betas=[0.1], beta=beta, **settings)
+        laws[beta] = law_over_sequences(again, reference)
+        assert again.reference is (reference if beta != 0.1 or divergence == "jsd" else None)
+    gaps = [total_variation(law, reference.masses) for law in laws.values()]
+    assert gaps[0] > gaps[1] > gaps[2] > gaps[3]
+    assert gaps[3] <= 1e-6
+    with pytest.raises(ValueError, match="no reference came"):
+        mod([policy], [1.0], betas=[0.1], beta=0.2, divergence=divergence, level="prefix")
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "jsd", 0.5])
+def test_less_beta_without_a_constant_is_refused(divergence):
+    """Σ w β_i/β = 2: sums of f′ above its bound. Whole responses go, with beams of token level."""
+    reference = reference_of()
+    _, policies = members_of(reference, divergence)
+    settings = {"reference": reference, "betas": (1.0, 1.0), "beta": 0.5, "divergence": divergence}
+    with pytest.raises(ValueError, match=r"sum to more than 1.*Use level 'token' or 'sequence'"):
+        mod(policies, HALVES, level="prefix", **settings)
+    whole = mod(policies, HALVES, level="sequence", pilot=64, **settings)
+    scores = [one.log_prob for one in whole.beam(("x",), 4)[0]]
+    assert scores == sorted(scores, reverse=True)
+
+
+class Counting:
+    """How many rows each stream of a policy started with, and how many ever stood side by side."""
+
+    def __init__(self, lm):
+        self._lm, self.started, self.most = lm, [], 0
+
+    def __getattr__(self, name):
+        return getattr(self._lm, name)
+
+    def stream(self, prompts, beginnings=None):
+        stream, outer = self._lm.stream(prompts, beginnings), self
+        self.started.append(len(prompts))
+
+        class Counted:
+            def log_law(self):
+                law = stream.log_law()
+                outer.most = max(outer.most, len(law))
+                return law
+
+            extend = staticmethod(stream.extend)
+
+        return Counted()
+
+
+def test_beams_of_many_prompts_stay_within_the_rows():
+    reference = reference_of(0, tuple("abcdefg"))
+    _, policies = members_of(reference)
+    counted = Counting(policies[0])
+    few, many = (mod([counted, policies[1]], HALVES, rows=rows) for rows in (8, 1000))
+    found = few.beam(reference.prompts, 3)
+    assert counted.most <= 8
+    assert counted.started == [2, 2, 2, 1]
+    assert found == many.beam(reference.prompts, 3)
+    assert counted.most == 21
+
+
+def test_pilots_wait_until_a_constant_is_needed_and_prompts_share_them():
+    """Reverse KL: none after beginnings or where cut; then `rows` // `pilot` prompts at a time."""
+    reference = reference_of(0, ("x", "y", "z"))
+    rng, (_, policies) = np.random.default_rng(0), members_of(reference)
+    counted = Counting(policies[0])
+    combined = mod([counted, policies[1]], HALVES, level="sequence", pilot=20, rounds=2, rows=64)
+    combined.continue_from(("x", "y"), [(0,), (1, 1)], 2, rng)
+    cut = combined.continue_from(("z",), [()], 200, rng, limit=1)[0]
+    assert any(one.finish_reason == "stop" for one in cut)
+    assert set(combined._pilots) == {"z"}  # of those that ended at once the law is told
+    counted.started.clear()
+    together = combined.effective_draws(("x", "y", "z", "x"))
+    assert counted.started == [2]
+    alone = mod(policies, HALVES, level="sequence", pilot=20)
+    each = [alone.effective_draws((prompt,))[0] for prompt in ("y", "x", "z")]
+    np.testing.assert_allclose(together, [each[1], each[0], each[2], each[1]], atol=1e-12)

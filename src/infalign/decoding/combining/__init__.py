@@ -1,11 +1,7 @@
 """Policies made of policies: weights chosen at decoding time, nothing trained."""
 
-from infalign.decoding.combining.divergences import (
-    Alpha,
-    Divergence,
-    JensenShannon,
-    ReverseKL,
-)
+from infalign.decoding.combining.divergence import Divergence
+from infalign.decoding.combining.divergences import Alpha, JensenShannon, ReverseKL
 from infalign.decoding.combining.mod import combine_tables, mod
 from infalign.decoding.combining.naming import divergence_of
 from infalign.decoding.combining.sequence_level import SequencePolicy

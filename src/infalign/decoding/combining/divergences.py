@@ -1,158 +1,16 @@
-"""f-divergences that keep a policy near its reference, and what they make of several policies.
-
-A policy that maximises E[R_i] − β·D_f(π‖π_ref) satisfies R_i/β = f′(π_i/π_ref) + Z_i: it knows its
-reward up to a constant. So the optimum for Σ w_i R_i needs no training:
-
-    π* = π_ref · (f′)⁻¹( Σ_i w_i f′(π_i/π_ref) − Z ),    Z such that π* sums to 1.
-
-Everything is done with log-ratios λ_i = log π_i/π_ref: a response of a hundred tokens has ratios
-that no float holds.
-
-Reference: Decoding-Time Language Model Alignment with Multiple Objectives (arXiv:2406.18853). There
-Z is dropped, which is right for the reverse KL only; here it is solved for, see :meth:`law`.
-"""
+"""Divergences that combine policies: reverse KL, α with the forward KL, Jensen-Shannon."""
 
 import dataclasses
-from abc import ABC, abstractmethod
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
-from jaxtyping import Float
-from scipy.special import expit, log_expit, logsumexp
+from scipy.special import log_expit, logsumexp
 
-__all__ = [
-    "Alpha",
-    "Divergence",
-    "JensenShannon",
-    "Level",
-    "ReverseKL",
-    "log_ratios",
-]
+from infalign.decoding.combining.divergence import Divergence, excess
+
+__all__ = ["Alpha", "JensenShannon", "ReverseKL"]
 
 Array = np.ndarray
-
-
-class Level(NamedTuple):
-    """The constant Z of each row, told as the ratio at the row's highest atom."""
-
-    top: Float[Array, "R"]
-    """Largest Σ w_i f′ of the row."""
-    log_ratio: Float[Array, "R"]
-    """log π*/π_ref there."""
-
-
-class Divergence(ABC):
-    """D_f(π‖π_ref) = E_ref[f(π/π_ref)], with f′ → −∞ at 0, so that f′ has an inverse."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Short and human."""
-
-    @property
-    def is_factor(self) -> bool:
-        """Whether Z only multiplies, so that normalising is solving: for the reverse KL."""
-        return False
-
-    @abstractmethod
-    def combined(
-        self, log_ratios: Float[Array, "M *rows"], weights: Float[Array, "M"]
-    ) -> Float[Array, "*rows"]:
-        """c·Σ w_i f′(exp λ_i) up to a constant, c > 0: what orders atoms by combined reward."""
-
-    @abstractmethod
-    def log_inverse(
-        self, log_ratio: Float[Array, "..."], drop: Float[Array, "..."]
-    ) -> Float[Array, "..."]:
-        """log π*/π_ref of an atom whose :meth:`combined` is `drop` below one of `log_ratio`.
-
-        +∞ where (f′)⁻¹ has no value: so far above, if `drop` is negative.
-        """
-
-    @abstractmethod
-    def log_inverse_slope(
-        self, log_ratio: Float[Array, "..."], drop: Float[Array, "..."]
-    ) -> Float[Array, "..."]:
-        """Derivative of :meth:`log_inverse` by its first argument, in [0, 1]."""
-
-    @abstractmethod
-    def without_constant(
-        self, log_ratios: Float[Array, "M *rows"], weights: Float[Array, "M"]
-    ) -> Float[Array, "*rows"]:
-        """log (f′)⁻¹(Σ w_i f′(exp λ_i)): Z dropped, as the paper scores beginnings."""
-
-    def level(
-        self, log_base: Float[Array, "R V"], combined: Float[Array, "R V"], tolerance: float = 1e-14
-    ) -> Level:
-        """Solve Σ_v exp(log_base)·(f′)⁻¹(combined − Z) = 1 in every row.
-
-        In u, the log-ratio at the highest atom, the logarithm of the sum rises with slope in
-        (0, 1], and u lies between −log Σ base (every ratio is at most the highest) and −log base of
-        that atom (one atom's mass is at most 1). Newton's steps, and halving where one leaves.
-
-        Args:
-            log_base: logarithms of the reference's masses, or of weights that estimate them.
-            combined: of each atom; −∞ where π* is 0.
-            tolerance: of u.
-
-        Raises:
-            ValueError: no atom that all policies can reach.
-        """
-        _require_support(combined)
-        at = combined.argmax(1)[:, None]
-        top = np.take_along_axis(combined, at, 1)
-        drop = np.where(combined > -np.inf, top - combined, np.inf)
-        low = -np.asarray(logsumexp(log_base, axis=1, keepdims=True))
-        high = np.maximum(low, -np.take_along_axis(log_base, at, 1))
-        u = low
-        for _ in range(200):
-            terms = log_base + self.log_inverse(u, drop)
-            total = np.asarray(logsumexp(terms, axis=1, keepdims=True))
-            low, high = np.where(total <= 0, u, low), np.where(total >= 0, u, high)
-            shares = np.exp(terms - total)
-            # An atom without mass has no slope either; its derivative may be NaN.
-            slopes = np.where(shares > 0, self.log_inverse_slope(u, drop), 0.0)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                new = u - total / (shares * slopes).sum(1, keepdims=True)
-            new = np.where((new >= low) & (new <= high), new, (low + high) / 2)
-            done = np.abs(new - u).max(initial=0) <= tolerance * (1 + np.abs(u).max(initial=0))
-            u = new
-            if done:
-                break
-        return Level(top[:, 0], u[:, 0])
-
-    def law(
-        self,
-        log_laws: Float[Array, "M R V"],
-        log_reference: Float[Array, "R V"],
-        weights: Float[Array, "M"],
-    ) -> Float[Array, "R V"]:
-        """log π* of each row's atoms: the optimum, Z solved for. Nats, normalised.
-
-        Raises:
-            ValueError: no atom that all policies can reach.
-        """
-        if self.is_factor:
-            raw = self.score(log_laws, log_reference, weights)
-            _require_support(raw)
-            return raw - np.asarray(logsumexp(raw, axis=1, keepdims=True))
-        combined = self.combined(log_ratios(log_laws, log_reference), weights)
-        raw = log_reference + self.log_ratio(self.level(log_reference, combined), combined)
-        return raw - np.asarray(logsumexp(raw, axis=1, keepdims=True))
-
-    def log_ratio(self, level: Level, combined: Float[Array, "R V"]) -> Float[Array, "R V"]:
-        """log π*/π_ref of atoms, once the constant of their row is known."""
-        drop = np.where(combined > -np.inf, level.top[:, None] - combined, np.inf)
-        return self.log_inverse(level.log_ratio[:, None], drop)
-
-    def score(
-        self,
-        log_laws: Float[Array, "M *rows"],
-        log_reference: Float[Array, "*rows"],
-        weights: Float[Array, "M"],
-    ) -> Float[Array, "*rows"]:
-        """log of the formula with Z dropped: not normalised, and for the reverse KL up to Z."""
-        return log_reference + self.without_constant(log_ratios(log_laws, log_reference), weights)
 
 
 @final
@@ -180,13 +38,13 @@ class ReverseKL(Divergence):
         """Σ w_i λ_i."""
         return np.tensordot(weights, log_ratios, 1)
 
-    def log_inverse(self, log_ratio: Array, drop: Array) -> Array:
+    def log_inverse(self, log_ratio: Array, top: Array, combined: Array) -> Array:
         """A difference."""
-        return log_ratio - drop
+        return log_ratio - (top - combined)
 
-    def log_inverse_slope(self, log_ratio: Array, drop: Array) -> Array:
+    def log_inverse_slope(self, log_ratio: Array, inverse: Array) -> Array:
         """1."""
-        return np.ones(np.broadcast_shapes(np.shape(log_ratio), np.shape(drop)))
+        return np.ones(np.broadcast_shapes(np.shape(log_ratio), np.shape(inverse)))
 
     def without_constant(self, log_ratios: Array, weights: Array) -> Array:
         """Σ w_i λ_i."""
@@ -222,26 +80,26 @@ class Alpha(Divergence):
         return "forward KL" if self.alpha == 1 else f"alpha-divergence {self.alpha:g}"
 
     def combined(self, log_ratios: Array, weights: Array) -> Array:
-        """−Σ w_i exp(−α λ_i)."""
-        with np.errstate(over="ignore"):
-            return -np.tensordot(weights, np.exp(-self.alpha * log_ratios), 1)
+        """−log Σ w_i exp(−α λ_i): the sum itself is beyond floats where a λ is −800."""
+        shape = (-1, *[1] * (log_ratios.ndim - 1))
+        return -np.asarray(logsumexp(-self.alpha * log_ratios, axis=0, b=weights.reshape(shape)))
 
-    def log_inverse(self, log_ratio: Array, drop: Array) -> Array:
-        """−log(x^−α + drop)/α."""
+    def log_inverse(self, log_ratio: Array, top: Array, combined: Array) -> Array:
+        """−log(x^−α + exp(−combined) − exp(−top))/α, all in logs."""
+        log_own, below = -self.alpha * log_ratio, top - combined
         with np.errstate(divide="ignore", invalid="ignore"):
-            inner = np.exp(-self.alpha * log_ratio) + drop
-            return np.where(inner > 0, -np.log(inner) / self.alpha, np.inf)
+            change = np.maximum(-combined, -top) + np.log(-np.expm1(-np.abs(below)))
+        return -_log_changed(log_own, change, below >= 0) / self.alpha
 
-    def log_inverse_slope(self, log_ratio: Array, drop: Array) -> Array:
-        """x^−α/(x^−α + drop)."""
-        inner = np.exp(-self.alpha * log_ratio)
-        return inner / (inner + drop)
+    def log_inverse_slope(self, log_ratio: Array, inverse: Array) -> Array:
+        """(x*/x)^α."""
+        return np.exp(self.alpha * (inverse - log_ratio))
 
     def without_constant(self, log_ratios: Array, weights: Array) -> Array:
-        """−log(Σ w_i exp(−α λ_i))/α."""
-        shape = (-1, *[1] * (log_ratios.ndim - 1))
-        summed = logsumexp(-self.alpha * log_ratios, axis=0, b=weights.reshape(shape))
-        return -np.asarray(summed) / self.alpha
+        """−log(1 − Σ w_i + Σ w_i exp(−α λ_i))/α."""
+        with np.errstate(divide="ignore"):
+            rest = np.log(-excess(weights))
+        return -np.logaddexp(rest, -self.combined(log_ratios, weights)) / self.alpha
 
 
 @final
@@ -258,36 +116,27 @@ class JensenShannon(Divergence):
         """Σ w_i log q_i, q = x/(1+x)."""
         return np.tensordot(weights, log_expit(log_ratios), 1)
 
-    def log_inverse(self, log_ratio: Array, drop: Array) -> Array:
-        """log q − log(1−q), q = exp(−drop)·x/(1+x)."""
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            rest = expit(-log_ratio) - expit(log_ratio) * np.expm1(-drop)
-            return np.where(rest > 0, log_expit(log_ratio) - drop - np.log(rest), np.inf)
+    def log_inverse(self, log_ratio: Array, top: Array, combined: Array) -> Array:
+        """log q − log(1−q), q = exp(combined − top)·x/(1+x)."""
+        below = top - combined
+        with np.errstate(divide="ignore", over="ignore"):
+            change = log_expit(log_ratio) + np.log(np.abs(np.expm1(-below)))
+        log_rest = _log_changed(log_expit(-log_ratio), change, below >= 0)
+        return log_expit(log_ratio) - below - log_rest
 
-    def log_inverse_slope(self, log_ratio: Array, drop: Array) -> Array:
-        """(1 − x/(1+x))/(1 − q)."""
-        away = expit(-log_ratio)
-        return away / (away - expit(log_ratio) * np.expm1(-drop))
+    def log_inverse_slope(self, log_ratio: Array, inverse: Array) -> Array:
+        """(1 + x*)/(1 + x)."""
+        return np.exp(log_expit(-log_ratio) - log_expit(-inverse))
 
     def without_constant(self, log_ratios: Array, weights: Array) -> Array:
-        """log q − log(1−q), log q = Σ w_i log q_i."""
-        log_q = self.combined(log_ratios, weights)
+        """log q − log(1−q), log q = Σ w_i log q_i + (Σ w_i − 1)·log 2."""
+        log_q = self.combined(log_ratios, weights) + excess(weights) * np.log(2)
         with np.errstate(divide="ignore"):
             return log_q - np.log(-np.expm1(log_q))
 
 
-def log_ratios(
-    log_laws: Float[Array, "M *rows"], log_reference: Float[Array, "*rows"]
-) -> Float[Array, "M *rows"]:
-    """λ_i = log π_i/π_ref; −∞ where the reference cannot be, for nothing near it can."""
-    reaches = log_reference > -np.inf
-    with np.errstate(invalid="ignore"):
-        return np.where(reaches, log_laws - np.where(reaches, log_reference, 0.0), -np.inf)
-
-
-def _require_support(combined: Float[Array, "R V"]) -> None:
-    if (combined.max(1) == -np.inf).any():
-        raise ValueError(
-            "the policies share nothing here: whatever one can say, another gives probability 0. "
-            "Combine policies that were aligned from one reference."
-        )
+def _log_changed(log_own: Array, log_change: Array, rises: Array) -> Array:
+    """log(exp(log_own) ± exp(log_change)); −∞ where nothing is left."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = np.log1p(-np.exp(np.minimum(log_change - log_own, 0.0)))
+        return np.where(rises, np.logaddexp(log_own, log_change), log_own + left)

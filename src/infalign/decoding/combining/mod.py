@@ -6,22 +6,19 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from infalign.decoding.combining.divergences import (
-    Divergence,
-    JensenShannon,
-    ReverseKL,
-)
+from infalign.decoding.combining.divergence import Divergence, excess
+from infalign.decoding.combining.divergences import JensenShannon, ReverseKL
 from infalign.decoding.combining.naming import divergence_of
 from infalign.decoding.combining.sequence_level import SequencePolicy
 from infalign.decoding.combining.token_level import CombinedPolicy
 from infalign.policies import TabularLM, streams
+from infalign.policies.counts import refuse_count
 from infalign.protocols import LogitPolicy
 from infalign.quantile.transforms import refuse_beta
 
 __all__ = ["combine_tables", "mod"]
 
 Level = Literal["token", "prefix", "sequence"]
-_SLACK = 1e-9
 
 
 class _Asked(NamedTuple):
@@ -62,15 +59,16 @@ def mod(
         * `token`: the formula on each next-token law, normalised there. For whole responses only
           an approximation, even for the reverse KL: it does not look ahead.
         * `prefix`: the paper's decoder, the formula on the probabilities of whole beginnings, its
-          constant dropped. For greedy and beams.
+          constant dropped. For greedy and beams. But for the reverse KL, Σ w_i β_i/β ≤ 1.
         * `sequence`: the formula on whole responses, drawn exactly in the limit of `rounds` by
-          importance resampling of token-level draws: 1 + `tries`·`rounds` responses for each.
+          importance resampling of token-level draws: 1 + `tries`·`rounds` responses for each, and
+          once for each prompt `pilot` more.
 
     Args:
         policies: M that show their laws, of one vocabulary, stop tokens and sampling settings.
         weights: w_i ≥ 0 of the rewards; they sum to 1 unless `betas` are given.
-        reference: what all were aligned from. Needed but for the reverse KL at Σ w_i β_i/β = 1,
-            and for α-divergences at level `prefix`.
+        reference: what all were aligned from. At Σ w_i β_i/β = 1 the reverse KL does without it,
+            and so do α-divergences at level `prefix`.
         betas: KL coefficient of each policy's training.
         beta: KL coefficient wanted.
         divergence: "reverse_kl", "forward_kl", "jsd", or a number 0 < α < 1.
@@ -100,10 +98,10 @@ def mod(
     if level not in ("token", "prefix", "sequence"):
         raise ValueError(f"level is {level!r}; it must be 'token', 'prefix' or 'sequence'.")
     for name, count in (("rows", rows), ("tries", tries), ("rounds", rounds), ("pilot", pilot)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} is {count}; it must be a whole number of at least 1.")
+        refuse_count(count, name, "mod")
+    refuse_count(seed, "seed", "mod", least=0)
     asked = _asked(policies, weights, reference, betas, beta, divergence, level)
-    _refuse_unlike((*asked.policies, *([asked.reference] if asked.reference is not None else [])))
+    _refuse_unlike((*policies, *([reference] if reference is not None else [])))
     combined = CombinedPolicy(*asked, "prefix" if level == "prefix" else "token", rows)
     if level != "sequence":
         return combined
@@ -150,10 +148,12 @@ def _asked(
     wanted = divergence_of(divergence)
     effective = _effective(len(policies), weights, betas, beta)
     kept = [place for place, weight in enumerate(effective) if weight > 0]
-    rest = 1 - sum(effective)
-    needs = abs(rest) > _SLACK or not isinstance(wanted, ReverseKL)
-    if level == "prefix" and not isinstance(wanted, ReverseKL | JensenShannon):
-        needs = False
+    needs = not isinstance(wanted, ReverseKL)
+    if level == "prefix":
+        wanted.refuse_without_constant(effective)
+        needs = isinstance(wanted, JensenShannon)
+    # Where the exponents leave something over, the reference takes it, whatever the divergence.
+    needs = needs or excess(effective) != 0
     if needs and reference is None:
         raise ValueError(
             f"no reference came, and {wanted.name} at level {level!r} with weights {effective} of "
@@ -179,7 +179,7 @@ def _effective(
             "and the one wanted. Give both, or neither where all are the same."
         )
     if betas is None or beta is None:
-        if abs(sum(own) - 1) > _SLACK:
+        if excess(own) != 0:
             raise ValueError(
                 f"weights are {own} and sum to {sum(own):g}; without betas they must sum to 1. To "
                 "go nearer to the reference or further away, give betas, beta and the reference."

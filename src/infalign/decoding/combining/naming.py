@@ -1,16 +1,20 @@
 """Divergences by name, and those that cannot combine policies."""
 
-from infalign.decoding.combining.divergences import Alpha, Divergence, JensenShannon, ReverseKL
+import re
+import unicodedata
+from typing import NoReturn
+
+from infalign.decoding.combining.divergence import Divergence
+from infalign.decoding.combining.divergences import Alpha, JensenShannon, ReverseKL
 
 __all__ = ["divergence_of"]
 
 NAMED = {"reverse_kl": ReverseKL(), "forward_kl": Alpha(1.0), "jsd": JensenShannon()}
 REFUSED = {
-    "tv": "total variation",
-    "total_variation": "total variation",
-    "chi2": "the χ² divergence",
-    "chi_squared": "the χ² divergence",
+    r"tvd?|(total)?variation(al)?(distance)?": "total variation",
+    r"(pearsons?)?(chi|x)(2|sq|squared?)(divergence|distance)?|pearson": "the χ² divergence",
 }
+"""What spellings mean, letters and digits alone → what it is."""
 
 
 def divergence_of(wanted: str | float | Divergence) -> Divergence:
@@ -24,17 +28,23 @@ def divergence_of(wanted: str | float | Divergence) -> Divergence:
         return wanted
     if not isinstance(wanted, str):
         return Alpha(wanted)
-    key = wanted.lower().replace("-", "_")
-    if key in REFUSED:
-        raise ValueError(
-            f"{REFUSED[key]} cannot combine policies: its f′ stays finite at 0 (it is no barrier), "
-            "so a policy may drop responses altogether and no longer tells their rewards; the "
-            "optimum for a weighted reward cannot be read off. Use 'reverse_kl', 'forward_kl', "
-            "'jsd', or a number 0 < alpha < 1, as the policies were trained with."
-        )
-    if key not in NAMED:
+    plain = re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", wanted).lower().replace("χ", "chi"))
+    for spellings, meant in REFUSED.items():
+        if re.fullmatch(spellings, plain):
+            _refuse(meant)
+    known = {name.replace("_", ""): divergence for name, divergence in NAMED.items()}
+    if plain not in known:
         raise ValueError(
             f"divergence {wanted!r} is not known; there are {', '.join(map(repr, NAMED))}, and "
             "numbers 0 < alpha < 1 for α-divergences."
         )
-    return NAMED[key]
+    return known[plain]
+
+
+def _refuse(meant: str) -> NoReturn:
+    raise ValueError(
+        f"{meant} cannot combine policies: its f′ stays finite at 0 (it is no barrier), so a "
+        "policy may drop responses altogether and no longer tells their rewards; the optimum for "
+        "a weighted reward cannot be read off. Use 'reverse_kl', 'forward_kl', 'jsd', or a number "
+        "0 < alpha < 1, as the policies were trained with."
+    )

@@ -1,30 +1,35 @@
 """Several policies as one on whole responses: token-level draws, resampled towards the optimum."""
 
 import dataclasses
-import functools
 import hashlib
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple, final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.special import logsumexp
 
-from infalign.decoding.combining.divergences import Level, log_ratios
-from infalign.decoding.combining.token_level import CombinedPolicy, CombinedStream
+from infalign.decoding.combining.divergence import Level, excess, log_ratios
+from infalign.decoding.combining.proposals import Proposals, draw_numbers, propose
+from infalign.decoding.combining.token_level import CombinedPolicy
 from infalign.policies import streams
-from infalign.protocols import Response, Sampling, TokenStream
+from infalign.policies.counts import refuse_draw
+from infalign.protocols import Response, Sampling
 
 __all__ = ["SequencePolicy"]
 
 
-class _Proposals(NamedTuple):
-    """Responses drawn, and what every member says about them."""
+class _Constants(NamedTuple):
+    """What the pilot draws tell of each prompt."""
 
-    tokens: Int[np.ndarray, "R T"]
-    log_q: Float[np.ndarray, "R"]
-    totals: Float[np.ndarray, "M1 R"]
+    top: Float[np.ndarray, "R"]
+    log_ratio: Float[np.ndarray, "R"]
+    """With `top` the level of Z; 0 where Z is a factor."""
+    log_total: Float[np.ndarray, "R"]
+    """The log of what is left to divide by."""
+    share: Float[np.ndarray, "R"]
+    """Of the draws, those that count."""
 
 
 @final
@@ -36,11 +41,15 @@ class SequencePolicy:
     probability ∝ π*(y)/q(y). Every round leaves π* invariant. q is half the token-level law and
     half the members' in equal parts, so that no weight is beyond bounds: for the reverse KL with
     weights that sum to 1, π*/q ≤ 2M/Z, as a geometric mean is at most an arithmetic one. How fast
-    a chain gets there: see :meth:`effective_draws`. The price is 1 + tries·rounds responses each.
+    a chain gets there: see :meth:`effective_draws`.
 
     For the reverse KL π* is known up to a factor, so nothing else is approximate. For other
     divergences Z is inside the formula: it is estimated once for each prompt, from `pilot` seeded
     draws, with error O(1/√pilot); a response whose mass would come out above 1 gets 1.
+
+    The price is 1 + tries·rounds responses each, 241 by default. Once for each prompt `pilot` more,
+    512, are written: for the reverse KL they only tell the factor in log-probabilities, so they
+    wait until one is told; continuing beginnings and cut draws do without.
 
     The optima of the forward KL and Jensen-Shannon may say often what every member says rarely:
     then no draws of theirs find it, and :meth:`effective_draws` is near 0.
@@ -52,7 +61,7 @@ class SequencePolicy:
         proposal: the same policies at level `token`.
         tries: fresh draws in a round. ≥ 1.
         rounds: ≥ 1.
-        pilot: draws for each prompt that estimate its constant.
+        pilot: draws for each prompt that estimate its constant. ≥ 1.
         seed: of the pilot draws: the same law every time.
     """
 
@@ -61,7 +70,7 @@ class SequencePolicy:
     rounds: int = 30
     pilot: int = 512
     seed: int = 0
-    _pilots: dict[str, tuple[Level, float, float]] = dataclasses.field(
+    _pilots: dict[str, tuple[float, ...]] = dataclasses.field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -101,50 +110,56 @@ class SequencePolicy:
         What a `limit` cuts is written whole first: only so is its law known. `log_prob` is that of
         :meth:`log_prob`; NaN after a beginning, or where cut.
         """
-        if isinstance(k, bool) or k < 1 or (limit is not None and limit < 1):
-            raise ValueError(f"k is {k} and limit {limit}; both must be at least 1.")
+        refuse_draw(k, limit)
         begun = streams.check_beginnings(self.proposal, prompts, beginnings)
         texts = [prompt for prompt in prompts for _ in range(k)]
         starts = [one for one in begun for _ in range(k)]
         given = np.repeat(self.proposal.totals(prompts, begun), k, axis=1)
-        state = self._propose(texts, starts, given, rng, mixed=False)
-        height = self._log_target(texts, state.totals) - state.log_q
+        uniforms, writers = draw_numbers(self.proposal, len(texts), rng)
+        writers[:] = -1  # the first draw is of the token level alone
+        state = propose(self.proposal, texts, starts, given, uniforms, writers)
+        log_weight = self._log_target(texts, state.totals) - state.log_q
         for _ in range(self.rounds):
-            state, height = self._round(texts, starts, given, state, height, rng)
-        log_prob = np.array([self._constants(text)[1] for text in texts])
-        log_prob = self._log_target(texts, state.totals) - log_prob
-        made = []
-        for row, one in enumerate(starts):
-            new = tuple(int(token) for token in state.tokens[row] if token >= 0)
-            known = not one and (limit is None or len(new) <= limit)
-            told = float(log_prob[row]) if known else float("nan")
-            made.append(self.proposal.response((*one, *new[:limit]), told))
+            state, log_weight = self._round(texts, starts, given, state, log_weight, rng)
+        new = [tuple(row[row >= 0].tolist()) for row in state.tokens]
+        whole = [not s and len(n[:limit]) == len(n) for s, n in zip(starts, new, strict=True)]
+        told, rows = np.full(len(texts), np.nan), np.flatnonzero(whole)
+        told[rows] = self._log_prob([texts[row] for row in rows], state.totals[:, rows])
+        made = [
+            self.proposal.response((*start, *tokens[:limit]), float(nats))
+            for start, tokens, nats in zip(starts, new, told, strict=True)
+        ]
         return [made[i * k : (i + 1) * k] for i in range(len(prompts))]
 
     def log_prob(
         self, prompts: Sequence[str], responses: Sequence[Sequence[Response]]
     ) -> Float[np.ndarray, "P K"]:
         """log π*(y|x). Nats. Exact but for a number per prompt, which the pilot draws estimate."""
-        totals = self.proposal.scores(prompts, responses)
+        totals = self.proposal.member_log_probs(prompts, responses)
         texts = [text for text, row in zip(prompts, responses, strict=True) for _ in row]
-        heights = self._log_target(texts, totals.reshape(len(totals), -1))
-        constants = np.array([self._constants(text)[1] for text in texts])
-        return (heights - constants).reshape(totals.shape[1:])
+        return self._log_prob(texts, totals.reshape(len(totals), -1)).reshape(totals.shape[1:])
 
     def effective_draws(self, prompts: Sequence[str]) -> Float[np.ndarray, "P"]:
         """Of each prompt's `pilot` draws, the share that counts: (Σw)²/(n·Σw²), w = π*/q. In (0,1].
 
         Near 1 the token level is nearly exact and few rounds will do; near 0 even many may not.
         """
-        return np.array([self._constants(text)[2] for text in prompts])
+        return self._constants(prompts).share
 
     def greedy(self, prompts: Sequence[str]) -> list[Response]:
         """To each prompt the best of one beam."""
         return [row[0] for row in self.beam(prompts, 1)]
 
     def beam(self, prompts: Sequence[str], width: int) -> list[list[Response]]:
-        """To each prompt ≤ `width` responses, best first: beams of level `prefix`, ranked by π*."""
-        found = dataclasses.replace(self.proposal, level="prefix").beam(prompts, width)
+        """To each prompt ≤ `width` responses, best first: beams of level `prefix`, ranked by π*.
+
+        Beams of level `token` where the formula without its constant may have no value.
+        """
+        policy = self.proposal
+        if policy.divergence.is_factor or excess(policy.weights) <= 0:
+            policy = dataclasses.replace(policy, level="prefix")
+        found = policy.beam(prompts, width)
+        self._constants(prompts)  # of all prompts side by side, not one after the other below
         ranked = []
         for prompt, row in zip(prompts, found, strict=True):
             scores = self.log_prob([prompt], [row])[0]
@@ -157,21 +172,18 @@ class SequencePolicy:
         texts: list[str],
         starts: list[tuple[int, ...]],
         given: np.ndarray,
-        state: _Proposals,
-        height: np.ndarray,
+        state: Proposals,
+        log_weight: np.ndarray,
         rng: np.random.Generator,
-    ) -> tuple[_Proposals, np.ndarray]:
+    ) -> tuple[Proposals, np.ndarray]:
         """Each chain chooses among its state and `tries` fresh draws, by weight."""
         count, tries = len(texts), self.tries
-        fresh = self._propose(
-            [text for text in texts for _ in range(tries)],
-            [start for start in starts for _ in range(tries)],
-            np.repeat(given, tries, axis=1),
-            rng,
-        )
         many = [text for text in texts for _ in range(tries)]
-        heights = self._log_target(many, fresh.totals) - fresh.log_q
-        among = np.concatenate([height[:, None], heights.reshape(count, tries)], axis=1)
+        begun = [start for start in starts for _ in range(tries)]
+        numbers = draw_numbers(self.proposal, len(many), rng)
+        fresh = propose(self.proposal, many, begun, np.repeat(given, tries, axis=1), *numbers)
+        log_weights = self._log_target(many, fresh.totals) - fresh.log_q
+        among = np.concatenate([log_weight[:, None], log_weights.reshape(count, tries)], axis=1)
         # The largest of log-weights with Gumbel noise is a choice by weight.
         chosen = (among + rng.gumbel(size=among.shape)).argmax(1)
         moved = np.flatnonzero(chosen > 0)
@@ -179,36 +191,7 @@ class SequencePolicy:
         tokens, log_q, totals = state.tokens.copy(), state.log_q.copy(), state.totals.copy()
         tokens[moved], log_q[moved] = fresh.tokens[source], fresh.log_q[source]
         totals[:, moved] = fresh.totals[:, source]
-        return _Proposals(tokens, log_q, totals), among[np.arange(count), chosen]
-
-    def _propose(
-        self,
-        texts: Sequence[str],
-        starts: Sequence[tuple[int, ...]],
-        given: Float[np.ndarray, "M1 R"],
-        rng: np.random.Generator,
-        *,
-        mixed: bool = True,
-    ) -> _Proposals:
-        """One draw from q for each row; not `mixed`: at token level."""
-        room, count = self.sampling.max_new_tokens, len(self.proposal.members)
-        heights = rng.random((len(texts), room))
-        writers = np.maximum(rng.integers(-count, count, len(texts)), -1)
-        writers = writers if mixed else np.full(len(texts), -1)
-        tokens = np.full((len(texts), room), -1)
-        log_token, totals = np.zeros(len(texts)), given.copy()
-        for first in range(0, len(texts), self.proposal.rows):
-            part = slice(first, first + self.proposal.rows)
-            own = {"heights": heights[part], "writers": writers[part], "totals": totals[:, part]}
-            choose = functools.partial(_chosen, **own)
-            written = streams.write(self.proposal, texts[part], starts[part], choose)
-            tokens[part, : written.tokens.shape[1]] = written.tokens
-            log_token[part] = written.log_prob
-        members = np.asarray(logsumexp(totals - given, axis=0)) - np.log(count)
-        log_q = np.logaddexp(log_token, members) - np.log(2)
-        # Where the token level cannot go the optimum cannot, and writing was given up.
-        totals[:, log_token == -np.inf] = -np.inf
-        return _Proposals(tokens, log_q, totals)
+        return Proposals(tokens, log_q, totals), among[np.arange(count), chosen]
 
     def _log_target(
         self, texts: Sequence[str], totals: Float[np.ndarray, "M1 R"]
@@ -219,57 +202,54 @@ class SequencePolicy:
             return policy.combine(totals, "score")
         weights, base = np.array(policy.weights), totals[-1]
         combined = policy.divergence.combined(log_ratios(totals[:-1], base), weights)
-        levels = [self._constants(text)[0] for text in texts]
-        tops, ratios = (np.concatenate(parts) for parts in zip(*levels, strict=True))
-        level = Level(tops, ratios)
+        constants = self._constants(texts)
+        level = Level(constants.top, constants.log_ratio)
         ratio = policy.divergence.log_ratio(level, combined[:, None])[:, 0]
         return np.where(base > -np.inf, np.minimum(base + ratio, 0.0), -np.inf)
 
-    def _constants(self, prompt: str) -> tuple[Level, float, float]:
-        """The level of Z, the log of what is left to divide by, the share of draws that count."""
-        if prompt not in self._pilots:
-            rng = np.random.default_rng([self.seed, zlib.crc32(prompt.encode())])
-            count, policy = self.pilot, self.proposal
-            none = np.zeros((len(policy.members), count))
-            drawn = self._propose([prompt] * count, [()] * count, none, rng)
-            if policy.divergence.is_factor:
-                level = Level(np.zeros(1), np.zeros(1))
-                log_weights = policy.combine(drawn.totals, "score") - drawn.log_q
-            else:
-                weights, base = np.array(policy.weights), drawn.totals[-1]
-                combined = policy.divergence.combined(log_ratios(drawn.totals[:-1], base), weights)
-                shares = (base - drawn.log_q - np.log(count))[None]
-                level = policy.divergence.level(shares, combined[None])
-                ratio = policy.divergence.log_ratio(level, combined[None])[0]
-                log_weights = base + ratio - drawn.log_q
-            total = float(np.asarray(logsumexp(log_weights)))
-            squares = float(np.asarray(logsumexp(2 * log_weights)))
-            share = float(np.exp(2 * total - squares)) / count
-            self._pilots[prompt] = (level, total - float(np.log(count)), share)
-        return self._pilots[prompt]
+    def _log_prob(
+        self, texts: Sequence[str], totals: Float[np.ndarray, "M1 R"]
+    ) -> Float[np.ndarray, "R"]:
+        """log π* of whole responses."""
+        return self._log_target(texts, totals) - self._constants(texts).log_total
 
+    def _constants(self, texts: Sequence[str]) -> _Constants:
+        """Of each row's prompt; pilots are drawn where there were none."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._pilots]
+        at_once = max(1, self.proposal.rows // self.pilot)
+        for first in range(0, len(new), at_once):
+            self._draw_pilots(new[first : first + at_once])
+        told = np.array([self._pilots[text] for text in texts], dtype=np.float64)
+        return _Constants(*told.reshape(-1, len(_Constants._fields)).T)
 
-def _chosen(
-    stream: TokenStream,
-    law: np.ndarray,
-    at: np.ndarray,
-    open_: np.ndarray,
-    step: int,
-    *,
-    heights: np.ndarray,
-    writers: np.ndarray,
-    totals: np.ndarray,
-) -> np.ndarray:
-    """Tokens at these heights of each writer's law, −1 the combined one.
+    def _draw_pilots(self, prompts: Sequence[str]) -> None:
+        """Side by side; each prompt's are seeded by itself, so that company changes nothing."""
+        seeds = [[self.seed, zlib.crc32(prompt.encode())] for prompt in prompts]
+        rngs = map(np.random.default_rng, seeds)
+        numbers = [draw_numbers(self.proposal, self.pilot, rng) for rng in rngs]
+        uniforms, writers = (np.concatenate(parts) for parts in zip(*numbers, strict=True))
+        many = [prompt for prompt in prompts for _ in range(self.pilot)]
+        none = np.zeros((len(self.proposal.members), len(many)))
+        drawn = propose(self.proposal, many, [()] * len(many), none, uniforms, writers)
+        for place, prompt in enumerate(prompts):
+            own = slice(place * self.pilot, (place + 1) * self.pilot)
+            self._pilots[prompt] = self._constant(drawn.totals[:, own], drawn.log_q[own])
 
-    What each member gives them is added to `totals`.
-    """
-    assert isinstance(stream, CombinedStream)
-    token = np.empty(len(open_), dtype=int)
-    for writer in range(-1, len(totals)):
-        own = np.flatnonzero(writers[open_] == writer)
-        theirs = law if writer < 0 else stream.member_laws()[writer]
-        if len(own):
-            token[own] = streams.heights_to_tokens(theirs, at[own], heights[open_[own], step])
-    totals[:, open_] += stream.member_laws()[:, at, token]
-    return token
+    def _constant(
+        self, totals: Float[np.ndarray, "M1 R"], log_q: Float[np.ndarray, "R"]
+    ) -> tuple[float, float, float, float]:
+        """A row of :class:`_Constants`, from one prompt's pilots."""
+        policy, count = self.proposal, len(log_q)
+        top = log_ratio = 0.0
+        if policy.divergence.is_factor:
+            log_weights = policy.combine(totals, "score") - log_q
+        else:
+            weights, base = np.array(policy.weights), totals[-1]
+            combined = policy.divergence.combined(log_ratios(totals[:-1], base), weights)
+            level = policy.divergence.level((base - log_q - np.log(count))[None], combined[None])
+            ratio = policy.divergence.log_ratio(level, combined[None])[0]
+            log_weights = base + ratio - log_q
+            top, log_ratio = float(level.top[0]), float(level.log_ratio[0])
+        total = float(np.asarray(logsumexp(log_weights)))
+        squares = float(np.asarray(logsumexp(2 * log_weights)))
+        return top, log_ratio, total - np.log(count), float(np.exp(2 * total - squares)) / count

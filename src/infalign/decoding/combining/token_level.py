@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from infalign.decoding.combining.divergences import Divergence
+from infalign.decoding.combining.divergence import Divergence, excess
 from infalign.policies import beams, streams
 from infalign.protocols import LogitPolicy, Response, Sampling, TokenStream
 
@@ -98,10 +98,10 @@ class CombinedPolicy:
         some = [row for row, one in enumerate(begun) if one]
         told = [[Response("", begun[row], finish_reason="limit")] for row in some]
         if some:
-            totals[:, some] = self.scores([prompts[row] for row in some], told)[:, :, 0]
+            totals[:, some] = self.member_log_probs([prompts[row] for row in some], told)[:, :, 0]
         return totals
 
-    def scores(
+    def member_log_probs(
         self, prompts: Sequence[str], responses: Sequence[Sequence[Response]]
     ) -> Float[np.ndarray, "M1 P K"]:
         """log π_m of responses, or of their beginnings, under each member."""
@@ -151,14 +151,15 @@ class CombinedPolicy:
         as many beams as there are beginnings, the first is the highest response there is.
         """
         if self.level == "token":
-            return beams.beam(self, prompts, width, beginnings=beginnings)
+            return beams.beam(self, prompts, width, beginnings=beginnings, rows=self.rows)
         return beams.beam(
             self,
             prompts,
             width,
             beginnings=beginnings,
-            heights=_heights,
-            falls=sum(self.weights) <= 1 + 1e-9,
+            scores=_scores,
+            falls=excess(self.weights) <= 0,
+            rows=self.rows,
         )
 
     def combine(
@@ -229,7 +230,7 @@ class CombinedStream:
             self._laws = np.stack([member.log_law() for member in self._members])
         return self._laws
 
-    def heights(self) -> Float[np.ndarray, "R V"]:
+    def scores(self) -> Float[np.ndarray, "R V"]:
         """The formula at the probability of each row with each next token, its constant dropped."""
         return self._policy.combine(self.totals[:, :, None] + self.member_laws(), "score")
 
@@ -239,8 +240,8 @@ class CombinedStream:
             if self._policy.level == "token":
                 self._law = self._policy.combine(self.member_laws(), "law")
             else:
-                heights = self.heights()
-                self._law = heights - np.asarray(logsumexp(heights, axis=1, keepdims=True))
+                scores = self.scores()
+                self._law = scores - np.asarray(logsumexp(scores, axis=1, keepdims=True))
         return self._law
 
     def extend(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
@@ -252,7 +253,7 @@ class CombinedStream:
             member.extend(rows, tokens)
 
 
-def _heights(stream: TokenStream, *_: np.ndarray) -> Float[np.ndarray, "R V"]:
+def _scores(stream: TokenStream, *_: np.ndarray) -> Float[np.ndarray, "R V"]:
     """What beams of level `prefix` are ranked by."""
     assert isinstance(stream, CombinedStream)
-    return stream.heights()
+    return stream.scores()
