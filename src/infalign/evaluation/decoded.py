@@ -172,9 +172,14 @@ def answers_from_samples(
     for prompt, row, one in zip(prompts, responses, scored, strict=True):
         pool = Pool(prompt, row, one)
         orders = balanced_orders(m, found.most, subsets, rng)
-        answers.append([answer for answer, _ in replay_all(found, pool, orders, rng)])
+        answers.append([_bare(answer) for answer, _ in replay_all(found, pool, orders, rng)])
         chosen.append(pool.judged([answer.text for answer in answers[-1]]).rewards)
     return _answers(prompts, answers, None, np.array(chosen))
+
+
+def _bare(answer: Decoded) -> Decoded:
+    """The answer and its cost: what it was chosen among is stored once, not with every subset."""
+    return Decoded(answer.prompt_id, answer.text, answer.index, (), (), answer.budget)
 
 
 def _answers(
