@@ -209,6 +209,24 @@ def test_slips_are_refused_before_a_model_is_loaded(decode, nothing_loads, sourc
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("name", ["answers.jsonl", "answers.parquet", "a.json", "a.CSV"])
+def test_an_experiment_is_not_trained_into_a_file_of_answers(
+    infalign_command, shop, monkeypatch, nothing_loads, name
+):
+    monkeypatch.chdir(shop)
+    code, out, err = infalign_command("decode", "experiment.yaml", "-o", name)
+    said, stem = " ".join(err.split()), name.partition(".")[0]
+    assert (code, out) == (2, "")
+    assert f"`infalign decode experiment.yaml > {stem}.jsonl`" in said
+    assert f"`infalign decode PROMPTS --experiment experiment.yaml -o {stem}.parquet`" in said
+    assert not (shop / name).exists()
+
+
+def test_the_help_says_what_o_is_of_an_experiment(infalign_command):
+    said = " ".join(infalign_command("decode", "--help")[1].split())
+    assert "-o is then the experiment's folder" in said
+
+
 def test_a_reward_is_needed_where_one_chooses(infalign_command, shop, monkeypatch, nothing_loads):
     monkeypatch.chdir(shop)
     code, _, err = infalign_command("decode", "prompts.jsonl", "--model", "model", *BEST)

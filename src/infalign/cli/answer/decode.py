@@ -19,6 +19,8 @@ __all__ = ["decode"]
 
 _OF_EXPERIMENTS = ("source", "policy", "changes", "output")
 """Options that go with an experiment file; all others go with prompts."""
+_FILES = (".jsonl", ".json", ".ndjson", ".parquet", ".csv", ".tsv")
+"""Endings of files with rows; no experiment's folder is meant by them."""
 
 
 @explained
@@ -54,10 +56,12 @@ def decode(
 ) -> None:
     """Answer prompts by a procedure: best-of-N, a vote, a chain, a search.
 
-    With -o the answers become one file when all are there; until then what is finished lies \
-beside it, and after Ctrl-C, a crash or the end of a budget the same command goes on. Without -o \
-each answer is a line of JSON on standard output. Of an experiment file, it answers the held-out \
-prompts by the experiment's own procedure.
+    Of a file of prompts, -o makes the answers one file when all are there; until then what is \
+finished lies beside it, and after Ctrl-C, a crash or the end of a budget the same command goes \
+on. Without -o each answer is a line of JSON on standard output.
+
+    Of an experiment file, it answers the held-out prompts by the experiment's own procedure, \
+always to standard output; -o is then the experiment's folder, as of the other stages.
 
     Examples:
       [cyan]infalign decode prompts.jsonl -o answers.parquet --model gpt2 --procedure best_of_n \
@@ -88,10 +92,22 @@ def _refuse_strangers(said: Mapping[str, Any]) -> None:
 
 
 def _of_experiment(file: Path, policy: str, changes: list[str] | None, output: Path | None) -> None:
+    _refuse_answers_file(file, output)
     with opened_study(file, changes, output) as (study, pipeline):
         texts = {prompt.id: prompt.text for prompt in study.prompts["held-out"]}
         for decoded in pipeline.decode(study, policy):
             print_result(json.dumps(_record(decoded, texts), ensure_ascii=False))
+
+
+def _refuse_answers_file(file: Path, output: Path | None) -> None:
+    """Where a file of answers is asked for, the experiment would be trained again in its place."""
+    if output is not None and output.suffix.lower() in _FILES:
+        raise ValueError(
+            f"-o {output} is no folder, and of an experiment -o names the folder that everything "
+            "is written to. For its held-out prompts: "
+            f"`infalign decode {file} > {output.with_suffix('.jsonl')}`; for prompts of yours: "
+            f"`infalign decode PROMPTS --experiment {file} -o {output.with_suffix('.parquet')}`."
+        )
 
 
 def _record(decoded: "Decoded", texts: dict[str, str]) -> dict[str, Any]:

@@ -210,8 +210,8 @@ Answers = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Answers, .parquet or .jsonl; without it lines of JSON to standard output. Of an "
-        "experiment: its folder.",
+        help="Answers to PROMPTS, .parquet or .jsonl; without it lines of JSON to standard output. "
+        "Of an EXPERIMENT: its folder, and answers go to standard output.",
         rich_help_panel=_FILES,
     ),
 ]
