@@ -12,7 +12,6 @@ from infalign.decoding.names import (
 from infalign.decoding.search import BlockSearch, TreeSearch
 from infalign.decoding.selection import Selection
 from infalign.decoding.voting import MajorityVote, MinimumBayesRisk, WeightedVote
-from infalign.decoding.voting.extracting import last_number
 from infalign.quantile.names import PROCEDURE_NAMES
 from infalign.quantile.procedures import BestOfN, RewindAndRepeat, SoftBestOfN, best_of_poisson
 
@@ -47,7 +46,7 @@ def test_names_of_selection(given, settings, procedure):
         ("weighted_vote(8, 0.5)", {}, WeightedVote(8, 0.5)),
         ("minimum_bayes_risk(8, exact_match)", {}, MinimumBayesRisk(8, "exact_match")),
         ("qalign(0.5)", {"steps": 64}, qalign(0.5, 64)),
-        ("qalign(extract=last_number, beta=0.5)", {}, qalign(0.5, extract=last_number)),
+        ("qalign(extract=last_number, beta=0.5)", {}, qalign(0.5, extract="last_number")),
         ("mcmc(0.5, steps=8, chains=2)", {}, mcmc(0.5, 8, chains=2)),
         ("mcmc", {"n": 4, "steps": 8}, mcmc(n=4, steps=8)),
         ("mcmc(transform=log)", {"beta": 0.5}, mcmc(0.5, transform="log")),

@@ -5,17 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from infalign.decoding.blockwise import BlockwiseBestOfN
-from infalign.decoding.mcmc import MCMC, mcmc, qalign
+from infalign.decoding.mcmc import mcmc, qalign
 from infalign.decoding.search import BlockSearch, TreeSearch
 from infalign.decoding.selection import Selection
 from infalign.decoding.text_procedure import TextProcedure
-from infalign.decoding.voting import (
-    MajorityVote,
-    MinimumBayesRisk,
-    WeightedVote,
-    extract_from_name,
-    utility_from_name,
-)
+from infalign.decoding.voting import MajorityVote, MinimumBayesRisk, WeightedVote
 from infalign.quantile.names import PROCEDURE_MAKERS, member_from_name, member_settings
 from infalign.quantile.procedures import Procedure
 
@@ -40,53 +34,6 @@ def _selecting(make: Callable[..., Procedure]) -> Callable[..., TextProcedure]:
     # What names are parsed by: the settings of both.
     setattr(made, "__signature__", own.replace(parameters=[*own.parameters.values(), *further]))  # noqa: B010
     return made
-
-
-def _mcmc(
-    beta: float | None = None,
-    steps: int = 64,
-    *,
-    n: float | None = None,
-    transform: str | None = None,
-    chains: int = 1,
-    burn_in: int = 0,
-    tries: int = 1,
-    mask: float | None = None,
-    choose: str = "last",
-    extract: str | None = None,
-    utility: str | None = None,
-) -> MCMC:
-    choice: Any = choose
-    return mcmc(
-        beta,
-        steps,
-        n=n,
-        transform=transform,
-        chains=chains,
-        burn_in=burn_in,
-        tries=tries,
-        mask=mask,
-        choose=choice,
-        extract=None if extract is None else extract_from_name(extract),
-        utility=None if utility is None else utility_from_name(utility),
-    )
-
-
-def _qalign(
-    beta: float = 1.0,
-    steps: int = 64,
-    *,
-    burn_in: int = 0,
-    extract: str | None = None,
-    utility: str | None = None,
-) -> MCMC:
-    return qalign(
-        beta,
-        steps,
-        burn_in=burn_in,
-        extract=None if extract is None else extract_from_name(extract),
-        utility=None if utility is None else utility_from_name(utility),
-    )
 
 
 def _block_search(
@@ -120,8 +67,8 @@ _MAKERS: Mapping[str, Callable[..., TextProcedure]] = {
     "majority_vote": MajorityVote,
     "weighted_vote": WeightedVote,
     "minimum_bayes_risk": MinimumBayesRisk,
-    "mcmc": _mcmc,
-    "qalign": _qalign,
+    "mcmc": mcmc,
+    "qalign": qalign,
     "block_search": _block_search,
     "tree_search": _tree_search,
 }

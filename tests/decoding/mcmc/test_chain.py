@@ -17,6 +17,7 @@ from infalign.decoding.mcmc import (
     mcmc,
     qalign,
 )
+from infalign.decoding.voting import ExactMatch, stripped
 from infalign.policies import TabularLM
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Sampling
@@ -257,11 +258,22 @@ def test_a_vote_counts_states_not_proposals(lm_world):
 
 
 def test_the_answer_of_least_risk(lm_world):
-    from infalign.decoding.voting import ExactMatch
-
     one = run(lm_world(), qalign(0.5, 100, utility=ExactMatch()))
     texts = [state.text for state in one.candidates]
     assert texts.count(one.text) == max(map(texts.count, texts))
+
+
+def test_what_is_voted_on_may_be_named(lm_world):
+    world = lm_world()
+    for named, given in (
+        (qalign(0.5, 20, extract="text"), qalign(0.5, 20, extract=stripped)),
+        (qalign(0.5, 20, utility="exact_match"), qalign(0.5, 20, utility=ExactMatch())),
+    ):
+        assert run(world, named).index == run(world, given).index
+    with pytest.raises(ValueError, match="Did you mean 'last_number'"):
+        qalign(0.5, 20, extract="last_numbr")
+    with pytest.raises(ValueError, match="Did you mean 'exact_match'"):
+        qalign(0.5, 20, utility="exact_mach")
 
 
 def test_many_prompts_walk_side_by_side(lm_world):

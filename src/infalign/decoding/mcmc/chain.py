@@ -8,7 +8,6 @@ A state that is not left counts again: states, not proposals, are draws from the
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable
 from typing import Literal, final
 
 import numpy as np
@@ -19,7 +18,14 @@ from infalign.decoding.mcmc.resamplers import Resampler, SuffixResample
 from infalign.decoding.mcmc.targets import RewardTilt, Target
 from infalign.decoding.mcmc.walk import Walk, new_tokens
 from infalign.decoding.text_procedure import Budget, Decoded, Draw, Score, Steps, TextProcedure
-from infalign.decoding.voting import Utility, bayes_risk, vote
+from infalign.decoding.voting import (
+    Extract,
+    Utility,
+    bayes_risk,
+    extract_from_name,
+    utility_from_name,
+    vote,
+)
 from infalign.policies.alignment import warn_of_second_tilt
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Reward, Sampler
@@ -73,10 +79,10 @@ class MCMC(TextProcedure):
     """New candidates in each step, all from the same erased state. ≥ 1; 1 for `mh`."""
     choose: Choose = "last"
     """The last state of a chain (a draw from its law), a majority vote, or minimum Bayes risk."""
-    extract: Callable[[str], Hashable | None] | None = None
-    """What a text says, for the vote; None: the stripped text."""
-    utility: Utility | None = None
-    """For minimum Bayes risk, which needs one."""
+    extract: Extract | str | None = None
+    """What a text says, for the vote: a function or a name; None: the stripped text."""
+    utility: Utility | str | None = None
+    """For minimum Bayes risk, which needs one: a utility or its name."""
 
     def __post_init__(self) -> None:
         refuse_count(self.rounds, "rounds", "mcmc", least=0)
@@ -104,6 +110,10 @@ class MCMC(TextProcedure):
             )
         if self.extract is not None and self.choose != "vote":
             raise ValueError(f"extract came with choose = {self.choose!r}; only vote looks at it.")
+        if isinstance(self.extract, str):
+            extract_from_name(self.extract)
+        if isinstance(self.utility, str):
+            utility_from_name(self.utility)
 
     @property
     def name(self) -> str:
@@ -180,9 +190,12 @@ class MCMC(TextProcedure):
         if self.choose == "last":
             return int(rng.choice(pool))
         texts, weights = [states[i].text for i in pool], np.ones(len(pool))
-        if self.utility is not None:
-            return int(pool[bayes_risk(texts, weights, self.utility, rng)])
-        return int(pool[vote([(self.extract or str.strip)(t) for t in texts], weights, rng)])
+        utility, extract = self.utility, self.extract or "text"
+        if utility is not None:
+            utility = utility_from_name(utility) if isinstance(utility, str) else utility
+            return int(pool[bayes_risk(texts, weights, utility, rng)])
+        key = extract_from_name(extract) if isinstance(extract, str) else extract
+        return int(pool[vote([key(text) for text in texts], weights, rng)])
 
 
 def _score(responses: list[Response]) -> Score:

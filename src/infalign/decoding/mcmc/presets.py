@@ -1,11 +1,9 @@
 """Chains by a few numbers: what the command line, an experiment file and a server speak."""
 
-from collections.abc import Callable, Hashable
-
 from infalign.decoding.mcmc.chain import MCMC, Choose
 from infalign.decoding.mcmc.resamplers import MaskResample, Resampler, SuffixResample
 from infalign.decoding.mcmc.targets import BestOfNTilt, CalibratedTilt, RewardTilt, Target
-from infalign.decoding.voting import Utility
+from infalign.decoding.voting import Extract, Utility
 from infalign.quantile.names import transform_from_name
 
 __all__ = ["mcmc", "qalign"]
@@ -22,8 +20,8 @@ def mcmc(
     tries: int = 1,
     mask: int | float | None = None,
     choose: Choose = "last",
-    extract: Callable[[str], Hashable | None] | None = None,
-    utility: Utility | None = None,
+    extract: Extract | str | None = None,
+    utility: Utility | str | None = None,
 ) -> MCMC:
     """The chain towards the tilt at β, of the raw or a calibrated reward, or towards best-of-n.
 
@@ -37,8 +35,8 @@ def mcmc(
         tries: candidates in each step; above 1 by i-SIR.
         mask: sites erased in each step (a float: their share), for masked models; None: a suffix.
         choose: `last`, `vote` or `bayes_risk`.
-        extract: what a text says, for `vote`.
-        utility: for `bayes_risk`.
+        extract: what a text says, for `vote`; a function or one of `EXTRACT_NAMES`.
+        utility: for `bayes_risk`; a utility or one of `UTILITY_NAMES`.
 
     Raises:
         ValueError: `n` together with β or a transform; else see :class:`MCMC`.
@@ -83,8 +81,8 @@ def qalign(
     steps: int = 64,
     *,
     burn_in: int = 0,
-    extract: Callable[[str], Hashable | None] | None = None,
-    utility: Utility | None = None,
+    extract: Extract | str | None = None,
+    utility: Utility | str | None = None,
 ) -> MCMC:
     """QAlign: Metropolis–Hastings on suffixes, and a vote among the states.
 
