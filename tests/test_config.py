@@ -39,6 +39,7 @@ from infalign.config import (
     load_experiment,
     validate_experiment,
 )
+from infalign.decoding.voting.extracting import EXTRACT_NAMES
 
 SECTIONS = [
     member
@@ -114,6 +115,11 @@ def test_an_experiment_survives_being_written_and_read(tmp_path_factory, experim
     path = tmp_path_factory.getbasetemp() / "round_trip.yaml"
     path.write_text(dump_experiment(experiment), encoding="utf-8")
     assert load_experiment(path) == experiment
+
+
+def test_an_answer_is_read_in_the_ways_that_votes_know():
+    known = typing.get_type_hints(config.MajorityVote)["extract"]
+    assert typing.get_args(known) == EXTRACT_NAMES
 
 
 def test_the_default_experiment_is_valid_and_writes_every_default():
@@ -213,6 +219,10 @@ MISTAKES = [
     (
         {"reward": {"kind": "embedded", "name": "gld"}},
         r"reward\.name: 'gld' .* mean 'gold'",
+    ),
+    (
+        {"procedure": {"kind": "majority_vote", "n": 4, "extract": "last_nmber"}},
+        r"^here: procedure\.extract: 'last_nmber' is not known; did you mean 'last_number'\?$",
     ),
     # shapes and types
     ([], r"^here: the file: \[\] found where keys and values are needed$"),

@@ -153,9 +153,9 @@ def test_what_does_not_fit_is_refused_by_name(text_experiment, changes, message)
 
 
 def test_an_unknown_way_to_read_an_answer_is_refused(text_experiment):
-    one = text_experiment("vote", procedure={"kind": "majority_vote", "n": 2, "extract": "nmber"})
-    with pytest.raises(ValueError, match="nmber"):
-        pipeline.open_study(one)
+    said = {"kind": "majority_vote", "n": 2, "extract": "nmber"}
+    with pytest.raises(ValueError, match=r"procedure\.extract: 'nmber' is not known"):
+        text_experiment("vote", procedure=said)
 
 
 def test_what_has_no_transform_cannot_be_exported(text_experiment, tmp_path):

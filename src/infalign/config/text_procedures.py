@@ -68,8 +68,8 @@ class MajorityVote(TextProcedure):
 
     n: Count = 4
     """Responses sampled for one answer. ≥ 1."""
-    extract: str = "text"
-    """What a response says: `text`, or a name that `infalign.decoding.voting` knows."""
+    extract: Literal["text", "last_number", "boxed"] = "text"
+    """What a response says: all of it, the last number in it, or what stands in `\\boxed{…}`."""
     kind: Literal["majority_vote"] = "majority_vote"
 
     def __post_init__(self) -> None:
