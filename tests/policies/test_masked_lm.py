@@ -81,9 +81,26 @@ def test_rows_of_different_prompts_are_read_as_alone(make):
     """Padding changes nothing."""
     lm = make()
     contexts = [lm._context(prompt) for prompt in ("what", "what now red green blue")]
-    laws = lm._log_laws(contexts, [[None, 6], [5, None]])
+    laws = lm._log_laws(contexts, [[None, 6], [5, None]], np.array([[0, 1], [0, 1]]))
     np.testing.assert_allclose(laws[0], lm.log_law("what", (None, 6)), atol=1e-5)
     np.testing.assert_allclose(laws[1], lm.log_law("what now red green blue", (5, None)), atol=1e-5)
+
+
+def test_only_the_site_that_is_drawn_is_given_logits(make, monkeypatch):
+    """Not one for every place of the prompt; a head that cannot be narrowed answers the same."""
+    lm, seen = make(4, rows=3), []
+    head = lm.module.get_output_embeddings()
+    watch = head.register_forward_hook(lambda *given: seen.append(tuple(given[2].shape)))
+    drawn = lm.sample(["what now", "now"], 2, np.random.default_rng(0))
+    watch.remove()
+    assert seen == [(3, 1, 10)] * 4 + [(1, 1, 10)] * 4
+    monkeypatch.setattr(lm.module, "get_output_embeddings", lambda: None)
+    again = lm.sample(["what now", "now"], 2, np.random.default_rng(0))
+    for one, other in zip(drawn, again, strict=True):
+        assert [r.token_ids for r in one] == [r.token_ids for r in other]
+        np.testing.assert_allclose(
+            [r.log_prob for r in one], [r.log_prob for r in other], atol=1e-5
+        )
 
 
 def random_order_law(lm, prompt, length):
@@ -179,6 +196,11 @@ def test_bad_input_is_refused(make):
     for length in (0, True, 2.5):
         with pytest.raises(ValueError, match="length is"):
             make(length)
+    for k in (0, True, 1.5):
+        with pytest.raises(ValueError, match=f"k is {k}"):
+            lm.sample(["what"], k, rng)
+    with pytest.raises(ValueError, match="rows is 0"):
+        make(rows=0)
     with pytest.raises(ValueError, match="temperature is 0"):
         make(temperature=0)
 

@@ -73,7 +73,7 @@ def test_responses_of_mass_zero_are_never_drawn():
 
 def test_bad_input_is_refused():
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="at least one token"):
+    with pytest.raises(ValueError, match="length is 0 in a masked table"):
         MaskedTable(("x",), ("a",), 0, np.ones((1, 1)))
     with pytest.raises(ValueError, match="one column for each of 8 sequences"):
         MaskedTable(("x",), ("a", "b"), 3, np.ones((1, 4)) / 4)
@@ -85,5 +85,8 @@ def test_bad_input_is_refused():
         table().redraw(["x"], [(0, 1)], 1, rng)
     with pytest.raises(ValueError, match="3 tokens from 0 to 2 are needed"):
         table().redraw(["x"], [(0, 1, 3)], 1, rng)
+    for k in (0, True, 1.5):
+        with pytest.raises(ValueError, match=f"k is {k}"):
+            table().redraw(["x"], [(None, 0, 0)], k, rng)
     with pytest.raises(ValueError, match="not in this table of 2 prompts"):
         table().sample(["z"], 1, rng)

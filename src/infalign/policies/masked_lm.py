@@ -14,9 +14,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from infalign.policies import loading
+from infalign.policies.counts import refuse_count, refuse_draw
 from infalign.protocols import Response, Sampling
 
 __all__ = ["MaskedLM"]
@@ -40,7 +41,8 @@ class MaskedLM:
         source: the folder or model id of the weights, for the fingerprint.
 
     Raises:
-        ValueError: a length or temperature that is none, or a tokenizer without a mask token.
+        ValueError: a length, temperature or number of rows that is none, or a tokenizer without a
+            mask token.
 
     Reference:
         BERT has a Mouth, and It Must Speak (arXiv:1902.04094); order-agnostic sampling as in
@@ -58,8 +60,8 @@ class MaskedLM:
         name: str = "masked-lm",
         source: str | None = None,
     ) -> None:
-        if isinstance(length, bool) or length != int(length) or length < 1:
-            raise ValueError(f"length is {length!r}; a response has at least one whole token.")
+        refuse_count(length, "length", f"{name} (tokens of every response)")
+        refuse_count(rows, "rows", f"{name} (sequences read side by side)")
         if tokenizer.mask_token_id is None:
             raise ValueError(
                 f"the tokenizer of {name} has no mask token; only masked models fill gaps. Use "
@@ -128,9 +130,10 @@ class MaskedLM:
         """K independent fillings of each of M responses with gaps, in random order each.
 
         Raises:
-            ValueError: a sequence of another length, a token that is never drawn, or a prompt
-                that leaves no room.
+            ValueError: k below 1, a sequence of another length, a token that is never drawn, or a
+                prompt that leaves no room.
         """
+        refuse_draw(k)
         for gaps in erased:
             self._check(gaps)
         contexts = {prompt: self._context(prompt) for prompt in prompts}
@@ -150,7 +153,8 @@ class MaskedLM:
         At the other sites stands what the model would say of a token it can see.
         """
         self._check(erased)
-        return self._log_laws([self._context(prompt)], [list(erased)])[0]
+        every = np.arange(self.length)[None]
+        return self._log_laws([self._context(prompt)], [list(erased)], every)[0]
 
     def _fill(
         self, wanted: list[tuple["_Context", list[int | None]]], rng: np.random.Generator
@@ -162,19 +166,22 @@ class MaskedLM:
         nats = np.zeros(len(rows))
         for turn in range(max(len(order) for order in orders)):
             open_ = [r for r, order in enumerate(orders) if turn < len(order)]
-            laws = self._log_laws([contexts[r] for r in open_], [rows[r] for r in open_])
-            for r, law, height in zip(open_, laws, rng.random(len(open_)), strict=True):
-                site = int(orders[r][turn])
-                steps = np.exp(law[site]).cumsum()
-                token = int(min(steps.searchsorted(height * steps[-1], "right"), self._last))
-                rows[r][site], nats[r] = token, nats[r] + law[site, token]
+            sites = np.array([[orders[r][turn]] for r in open_])
+            laws = self._log_laws([contexts[r] for r in open_], [rows[r] for r in open_], sites)
+            for r, site, law in zip(open_, sites[:, 0], laws[:, 0], strict=True):
+                steps = np.exp(law).cumsum()
+                token = int(min(steps.searchsorted(rng.random() * steps[-1], "right"), self._last))
+                rows[r][site], nats[r] = token, nats[r] + law[token]
         return [self._response(row, float(n)) for row, n in zip(rows, nats, strict=True)]
 
     @torch.no_grad()
     def _log_laws(
-        self, contexts: "list[_Context]", rows: list[list[int | None]]
-    ) -> Float[np.ndarray, "R L V"]:
-        """Next-token laws at the response's sites: float64, normalised, special tokens left out."""
+        self,
+        contexts: "list[_Context]",
+        rows: list[list[int | None]],
+        wanted: Int[np.ndarray, "R S"],
+    ) -> Float[np.ndarray, "R S V"]:
+        """Laws at the wanted sites: float64, normalised, special tokens left out."""
         longest = max(len(context.ids) for context in contexts)
         pad = self.tokenizer.pad_token_id or 0
         ids = np.full((len(rows), longest), pad)
@@ -188,12 +195,37 @@ class MaskedLM:
         if "token_type_ids" in self.tokenizer.model_input_names:
             inputs["token_type_ids"] = kinds
         tensors = {key: torch.from_numpy(value).to(device) for key, value in inputs.items()}
-        sites = torch.from_numpy(np.stack([context.sites for context in contexts])).to(device)
-        logits = self.module(**tensors).logits
-        logits = logits[torch.arange(len(rows), device=device)[:, None], sites].double()
+        sites = np.take_along_axis(np.stack([context.sites for context in contexts]), wanted, 1)
+        logits = self._logits_at(torch.from_numpy(sites).to(device), tensors).double()
         logits /= self.sampling.temperature
         logits[..., torch.from_numpy(~self._allowed).to(device)] = -torch.inf
         return torch.log_softmax(logits, -1).cpu().numpy()
+
+    def _logits_at(
+        self, places: Int[torch.Tensor, "R S"], tensors: dict[str, torch.Tensor]
+    ) -> Float[torch.Tensor, "R S V"]:
+        """Logits at these places; where the model's head lets it, made at no others.
+
+        Of a long prompt and a large vocabulary the other places are nearly all of the memory.
+        """
+        rows, narrowed = torch.arange(len(places), device=places.device)[:, None], []
+
+        def narrow(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+            [states] = given
+            if states.shape[:2] == tensors["input_ids"].shape:
+                narrowed.append(True)
+                states = states[rows, places]
+            return (states,)
+
+        module: Any = self.module
+        head = module.get_output_embeddings()
+        hook = None if head is None else head.register_forward_pre_hook(narrow)
+        try:
+            logits = module(**tensors).logits
+        finally:
+            if hook is not None:
+                hook.remove()
+        return logits if narrowed else logits[rows, places]
 
     @property
     def _last(self) -> int:

@@ -14,6 +14,7 @@ from typing import Self, final
 import numpy as np
 from jaxtyping import Float
 
+from infalign.policies.counts import refuse_count, refuse_draw
 from infalign.policies.tabular import TabularPolicy
 from infalign.protocols import Response, Sampling
 
@@ -58,8 +59,7 @@ class MaskedTable:
         object.__setattr__(self, "prompts", tuple(self.prompts))
         object.__setattr__(self, "tokens", tuple(self.tokens))
         object.__setattr__(self, "masses", np.array(self.masses, dtype=np.float64))
-        if isinstance(self.length, bool) or self.length < 1:
-            raise ValueError(f"length is {self.length}; a response has at least one token.")
+        refuse_count(self.length, "length", "a masked table (tokens of every response)")
         shape = (len(set(self.prompts)), len(self.tokens) ** self.length)
         if self.masses.shape != shape:
             raise ValueError(
@@ -150,7 +150,12 @@ class MaskedTable:
         k: int,
         rng: np.random.Generator,
     ) -> list[list[Response]]:
-        """K independent fillings of each of M responses with gaps, by the exact conditional."""
+        """K independent fillings of each of M responses with gaps, by the exact conditional.
+
+        Raises:
+            ValueError: k below 1, or a sequence that :meth:`fillings` refuses.
+        """
+        refuse_draw(k)
         known: dict[tuple[str, Gaps], tuple[list[Response], np.ndarray]] = {}
         heights = rng.random((len(prompts), k))
         drawn = []
