@@ -17,7 +17,8 @@ from infalign.decoding.mcmc import (
     mcmc,
     qalign,
 )
-from infalign.decoding.voting import ExactMatch, stripped
+from infalign.decoding.voting import ExactMatch
+from infalign.decoding.voting.extracting import stripped
 from infalign.policies import TabularLM
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Sampling
