@@ -22,6 +22,7 @@ from infalign.quantile.procedures import Procedure
 
 __all__ = ["procedure_identity"]
 
+
 def procedure_identity(procedure: TextProcedure | Procedure) -> dict[str, Any]:
     """Class and fields of a procedure, and of what its fields hold.
 
