@@ -1,5 +1,7 @@
 """Controlled decoding is exact where the value is, on a table of tokens by enumeration."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -158,6 +160,23 @@ def test_the_reward_of_the_text_so_far_steers_too(lm):
     law = np.exp(steered.stream(["x"]).log_law()[0])
     plain = lm.laws[0, 0] * np.exp(np.array([1, 0, 0, 0]) / BETA)
     np.testing.assert_allclose(law, plain / plain.sum(), atol=1e-12)
+
+
+def test_rewards_of_a_large_vocabulary_are_asked_about_its_likeliest_tokens(lm, monkeypatch):
+    """Where only the law tells how many tokens there are; a table may be asked of all."""
+
+    class Zero:
+        name = "zero"
+
+        def __call__(self, prompts, responses):
+            return np.zeros((len(responses), len(responses[0])))
+
+    monkeypatch.setattr(sys.modules[controlled.__module__], "_READABLE", 3)
+    with pytest.raises(ValueError, match=r"asks? zero so far about each of 4 tokens.*give top"):
+        controlled(lm, RewardValue(Zero(), lm), BETA).greedy(["x"])
+    assert controlled(lm, RewardValue(Zero(), lm), BETA, top=2).greedy(["x"])
+    told = np.zeros((len(lm.prompts), len(lm.sequences)))
+    assert controlled(lm, TabularValue.mean(lm, told), BETA).greedy(["x"])
 
 
 def test_the_fingerprint_is_of_everything(lm, rewards):

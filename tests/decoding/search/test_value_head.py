@@ -12,6 +12,7 @@ from infalign.decoding import decode  # noqa: E402
 from infalign.decoding.search import (  # noqa: E402
     BlockSearch,
     HeadFit,
+    RewardValue,
     ValueHead,
     controlled,
     fit_value_head,
@@ -25,7 +26,7 @@ from infalign.decoding.search.fitting import (  # noqa: E402
     _targets,
     _trained,
 )
-from infalign.decoding.search.states import all_states, last_states  # noqa: E402
+from infalign.decoding.search.states import all_states, examples, last_states  # noqa: E402
 from infalign.policies import CausalLM  # noqa: E402
 from infalign.prompts import Prompt  # noqa: E402
 from infalign.protocols import Response, Sampling  # noqa: E402
@@ -236,6 +237,34 @@ def test_a_head_on_a_large_vocabulary_asks_for_top(learned, monkeypatch):
     assert controlled(learned.lm, value, 1.0, top=8).top == 8
     with pytest.raises(ValueError, match="give top"):
         controlled(learned.lm, value, 1.0)
+    told = RewardValue(learned.reward, learned.lm)
+    with pytest.raises(ValueError, match="give top"):
+        controlled(learned.lm, told, 1.0)
+
+
+def test_a_soft_head_at_a_small_beta_is_finite_or_refused():
+    """The largest reward is of a prompt kept apart: a weight relative to it would be 0 of all."""
+    rewards = np.array([[0.0, 0.0], [1.0, 1.0]])
+    shift, slope, targets = _targets(rewards, 0.02, np.array([0, 0, 1, 1]))
+    assert (shift, slope) == (0.0, 0.02)
+    np.testing.assert_allclose(targets[0], 1)
+    np.testing.assert_allclose(targets[1], np.exp(50), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"beta is 0\.001 .*larger beta"):
+        _targets(rewards, 0.001, np.array([0, 0, 1, 1]))
+    shift, _, targets = _targets(rewards, 0.001, np.array([2, 2, 3, 3]))
+    assert shift == 1.0
+    np.testing.assert_array_equal(targets, [[0, 0], [1, 1]])
+
+
+def test_a_part_of_the_examples_is_held_where_there_are_many(learned):
+    lm, prompts, responses = learned.lm, TEXTS, learned.rollouts
+    everything, rows = examples(lm, prompts, responses, 10**9, np.random.default_rng(0))
+    assert len(rows) == sum(len(one.token_ids) + 1 for row in responses for one in row)
+    part, whose = examples(lm, prompts, responses, 100, np.random.default_rng(0))
+    assert len(part) == len(whose) == 100
+    for state, row in zip(part, whose, strict=True):
+        same = everything[rows == row]
+        assert np.abs(same - state).max(1).min() < 1e-6
 
 
 def test_a_head_is_fitted_to_a_store(make_lm, tmp_path):

@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from infalign.decoding.counts import refuse_count
-from infalign.decoding.search.value_head import HeadValue
-from infalign.decoding.search.values import Value, refuse_vocabulary
+from infalign.decoding.search.values import TabularValue, Value, refuse_vocabulary
 from infalign.policies import streams
 from infalign.policies.alignment import Alignment, tilted_alignment, warn_of_second_tilt
 from infalign.policies.beams import beam
@@ -25,7 +24,7 @@ from infalign.quantile.transforms import refuse_beta
 __all__ = ["Controlled", "ControlledStream", "controlled"]
 
 _READABLE = 4096
-"""Tokens a value head may be asked of at every step; more would take minutes a token."""
+"""Tokens a value that is no table may be asked of at every step; more would take minutes."""
 
 
 @final
@@ -56,14 +55,9 @@ class Controlled:
                 "goes on from beginnings, best-of-N on what only samples."
             )
         refuse_vocabulary(self.value, self.policy)
-        if self.top is None and isinstance(self.value, HeadValue):
-            tokens = len(self.value.lm.head.weight)
-            if tokens > _READABLE:
-                raise ValueError(
-                    f"every step would read a beginning for each of {tokens} tokens, because top "
-                    "is None; a value head steers a policy of that many by its likeliest tokens: "
-                    "give top, 8 to 32."
-                )
+        if self.top is None:  # a law tells how many tokens there are; a model at once
+            head = getattr(self.policy, "head", None)
+            _refuse_many(self.value, 0 if head is None else len(head.weight))
 
     @property
     def aligned(self) -> Alignment | None:
@@ -190,6 +184,8 @@ class ControlledStream:
     def _valued(self, law: Float[np.ndarray, "R V"]) -> np.ndarray:
         """Which tokens are valued: those that can occur, or the likeliest `top` of them."""
         occurs = law > -np.inf
+        if self._top is None:
+            _refuse_many(self._value, law.shape[1])
         if self._top is None or self._top >= law.shape[1]:
             return occurs
         likeliest = np.argpartition(law, -self._top, axis=1)[:, -self._top :]
@@ -206,6 +202,15 @@ class ControlledStream:
                 f"the value {self._value.name} says {values[bad[0]]} of the tokens "
                 f"{beginnings[bad[0]]}; a law cannot be steered by it. Repair the value."
             )
+
+
+def _refuse_many(value: Value, tokens: int) -> None:
+    """Refuse to ask what is no table about every one of so many tokens."""
+    if tokens > _READABLE and not isinstance(value, TabularValue):
+        raise ValueError(
+            f"every step would ask {value.name} about each of {tokens} tokens, because top is "
+            "None; a policy of that many is steered by its likeliest tokens: give top, 8 to 32."
+        )
 
 
 def controlled(

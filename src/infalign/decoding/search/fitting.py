@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 
 from infalign.decoding.counts import refuse_count
-from infalign.decoding.search.states import all_states
+from infalign.decoding.search.states import all_states, examples, flat
 from infalign.decoding.search.value_head import ValueHead, identity_of
 from infalign.policies.causal_lm import CausalLM
 from infalign.prompts import Prompt
@@ -47,12 +47,15 @@ class HeadFit:
     """Passes over the examples at most. ≥ 1."""
     penalty: float = 1e-2
     """Decoupled weight decay. ≥ 0."""
+    most_examples: int = 262_144
+    """States held at most, 4·D bytes each; of more, a random choice. ≥ 1000."""
 
     def __post_init__(self) -> None:
         if self.beta is not None:
             refuse_beta(self.beta)
         refuse_count(self.hidden, "hidden", "a value head", least=0)
         refuse_count(self.epochs, "epochs", "fitting a value head")
+        refuse_count(self.most_examples, "most_examples", "fitting a value head", least=1000)
         if not 0 <= self.penalty < np.inf:
             raise ValueError(f"penalty is {self.penalty}; a weight decay is ≥ 0 and finite.")
 
@@ -79,7 +82,8 @@ def fit_value_head(
 ) -> ValueHead:
     """A head that tells from the state at any token what the response will be rewarded with.
 
-    Every token of every rollout, and its prompt's end, is an example. A fifth of the prompts is
+    Every token of every rollout, and its prompt's end, is an example, or as many of them, chosen
+    at random, as `fit.most_examples` allows to hold. A fifth of the prompts is
     kept apart to choose when to stop; `record` has the errors there of the head and of the best
     constant. The model stays as it is.
 
@@ -101,7 +105,7 @@ def fit_value_head(
     """
     fit, rewards = fit or HeadFit(), np.asarray(rewards, dtype=np.float64)
     _refuse(prompts, responses, rewards)
-    states, rows = _examples(lm, prompts, responses)
+    states, rows = examples(lm, prompts, responses, fit.most_examples, rng)
     held = _apart(len(prompts), rng)[rows // rewards.shape[1]]
     shift, slope, targets = _targets(rewards, fit.beta, rows[~held])
     wanted = targets.ravel()[rows].astype(np.float32)
@@ -162,8 +166,12 @@ def value_error(
     For rollouts the head has not seen. The smallest it can be is the mean variance of what may
     still come, not 0.
     """
-    states, rows = _examples(lm, prompts, responses)
-    return float(np.mean((head(states) - np.asarray(rewards).ravel()[rows]) ** 2))
+    asked, ids = flat(prompts, responses)
+    told, squares, count = np.asarray(rewards).ravel(), 0.0, 0
+    for states, rows in all_states(lm, asked, ids):
+        squares += float(((head(states) - told[rows]) ** 2).sum())
+        count += len(rows)
+    return squares / count
 
 
 def _refuse(
@@ -182,16 +190,6 @@ def _refuse(
         raise ValueError(f"reward [{p}][{k}] is {rewards[p, k]}; a head is fitted to numbers.")
 
 
-def _examples(
-    lm: CausalLM, prompts: Sequence[str], responses: Sequence[Sequence[Response]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """States of all beginnings of all responses, and whose they are, P·K counted through."""
-    asked = [prompt for prompt, row in zip(prompts, responses, strict=True) for _ in row]
-    ids = [response.token_ids for row in responses for response in row]
-    parts = list(all_states(lm, asked, ids))
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
-
-
 def _apart(count: int, rng: np.random.Generator) -> np.ndarray:
     """Which prompts are kept apart: a fifth, at least one."""
     apart = np.zeros(count, dtype=bool)
@@ -207,12 +205,18 @@ def _targets(
     Over the examples learned from, `learned` saying which rollouts they are of, the targets have
     mean 0 and spread 1 (or mean 1), so that the constant to begin with is 0.
     """
-    if beta is not None:
-        top = float(rewards.max())
-        weights = np.exp((rewards - top) / beta)
-        mean = float(weights.ravel()[learned].mean())
-        return top + beta * float(np.log(mean)), beta, weights / mean
     seen = rewards.ravel()[learned]
+    if beta is not None:
+        top = float(seen.max())  # of these: their mean weight is then no smaller than 1/M
+        mean = float(np.exp((seen - top) / beta).mean())
+        with np.errstate(over="ignore"):
+            weights = (np.exp((rewards - top) / beta) / mean).astype(np.float32)
+        if not np.isfinite(weights).all():
+            raise ValueError(
+                f"beta is {beta:g} and rewards differ by {np.ptp(rewards):g}: exp(r/β) of a prompt "
+                "kept apart is too large for a number. Give a larger beta, or calibrate the reward."
+            )
+        return top + beta * float(np.log(mean)), beta, weights
     shift, slope = float(seen.mean()), float(seen.std())
     slope = slope if slope > 0 else 1.0
     return shift, slope, (rewards - shift) / slope

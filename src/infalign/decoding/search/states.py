@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 
 from infalign.policies.causal_lm import CausalLM
 from infalign.policies.scoring import hidden_states
+from infalign.protocols import Response
 
-__all__ = ["all_states", "last_states"]
+__all__ = ["all_states", "examples", "flat", "last_states"]
 
 _CHUNK = 256
 """Responses read at a time: their states, of all tokens, are what is in memory."""
@@ -36,6 +37,39 @@ def all_states(
         with torch.no_grad():
             states, whose = _read(lm, prompts[part], responses[part], None)
         yield states, whose + first
+
+
+def flat(
+    prompts: Sequence[str], responses: Sequence[Sequence[Response]]
+) -> tuple[list[str], list[tuple[int, ...]]]:
+    """A prompt to each of P·K responses, and their tokens, counted through."""
+    asked = [prompt for prompt, row in zip(prompts, responses, strict=True) for _ in row]
+    return asked, [response.token_ids for row in responses for response in row]
+
+
+def examples(
+    lm: CausalLM,
+    prompts: Sequence[str],
+    responses: Sequence[Sequence[Response]],
+    most: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """States of beginnings of responses, and whose they are, P·K counted through.
+
+    All of them, or `most` of them, each as likely as any other: what is not chosen is not kept.
+    """
+    asked, ids = flat(prompts, responses)
+    count = sum(len(one) + 1 for one in ids)
+    chosen = np.ones(count, dtype=bool)
+    if count > most:
+        chosen[:] = False
+        chosen[rng.choice(count, most, replace=False)] = True
+    parts, first = [], 0
+    for states, rows in all_states(lm, asked, ids):
+        kept = chosen[first : first + len(rows)]
+        parts.append((states[kept], rows[kept]))
+        first += len(rows)
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def _read(
