@@ -103,14 +103,19 @@ def test_the_head_of_a_bfloat16_body_is_as_exact_as_float32(stored, with_units):
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "products"),
-    [({"amx_bf16": True}, 2), ({"amx_bf16": False, "avx512_bf16": True}, 1), ({}, 1)],
+    ("capabilities", "rows", "products"),
+    [
+        ({"amx_bf16": True}, 4, 2),
+        ({"amx_bf16": True}, 3, 1),
+        ({"amx_bf16": False, "avx512_bf16": True}, 4, 1),
+        ({}, 4, 1),
+    ],
 )
-def test_two_products_are_made_only_where_they_pay(capabilities, products, monkeypatch):
+def test_two_products_are_made_only_where_they_pay(capabilities, rows, products, monkeypatch):
     """Counted: the factors of each product of states with V tokens' rows."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     next_token._pays_in_bfloat16.cache_clear()
-    head, hidden = Head(tensor((50, 8), 0)), tensor((3, 8), 1).bfloat16()
+    head, hidden = Head(tensor((50, 8), 0)), tensor((rows, 8), 1).bfloat16()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
         head.logits(hidden)
     next_token._pays_in_bfloat16.cache_clear()
@@ -121,6 +126,6 @@ def test_two_products_are_made_only_where_they_pay(capabilities, products, monke
 def test_precision_of_other_products_is_left_alone(with_units):
     precision = torch.backends.mkldnn.matmul
     before = precision.fp32_precision
-    hidden = torch.ones(3, 8, dtype=torch.bfloat16)
-    draw_next(Head(torch.randn(20, 8)), hidden, 1.0, torch.full((3, 1), 0.5, dtype=torch.float64))
+    hidden = torch.ones(4, 8, dtype=torch.bfloat16)
+    draw_next(Head(torch.randn(20, 8)), hidden, 1.0, torch.full((4, 1), 0.5, dtype=torch.float64))
     assert precision.fp32_precision == before

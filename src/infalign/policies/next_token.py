@@ -23,6 +23,9 @@ _BLOCK = 256
 """Tokens per block of the two-level inverse transform."""
 _DRAWN = 128
 """Rows drawn for at a time: buffers of 25 MB are kept by the allocator, larger ones may not be."""
+_FEW = 3
+"""Up to so many states, a float32 product takes the time of reading W, and bfloat16 units no less.
+"""
 _PRECISION = getattr(torch.backends.mkldnn, "matmul", None)
 """Says which units float32 products may use; None in older versions of torch."""
 
@@ -82,7 +85,8 @@ class Head:
         Such states are bfloat16 numbers, and W is the sum of two (to 2⁻¹⁷ of each entry), or one if
         it was stored so; their products summed in float32 are as exact as float32's own.
         """
-        pays = hidden.device.type == "cpu" and _pays_in_bfloat16()
+        many = hidden.numel() > _FEW * hidden.shape[-1]
+        pays = many and hidden.device.type == "cpu" and _pays_in_bfloat16()
         if not pays or not torch.equal(hidden.bfloat16().float(), hidden):
             return hidden @ self.weight.T
         high, low = self._halves
