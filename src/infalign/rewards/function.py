@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
@@ -12,12 +12,40 @@ from infalign.rewards.scoring import Progress
 if TYPE_CHECKING:  # engines ask a function where nothing but numpy is installed
     from jaxtyping import Float
 
-__all__ = ["FunctionReward"]
+__all__ = ["FunctionReward", "RewardRaised", "RewardUnfit"]
 
 _PROMPTS = 16
 """Prompts per call of the function, so that progress is seen and a failure loses little."""
 
 _CONTRACT = "It must return one number per response, as P lists of K."
+
+
+@final
+class RewardRaised(RuntimeError):
+    """A reward function raised; the cause is attached.
+
+    Args:
+        message: what happened, at which prompt, and what to do.
+        brief: what happened only, for logs in which nobody's words may stand.
+    """
+
+    def __init__(self, message: str, brief: str) -> None:
+        super().__init__(message)
+        self.brief = brief
+
+
+@final
+class RewardUnfit(ValueError):
+    """A reward function returned what is no reward of each response.
+
+    Args:
+        message: what came, at which prompt, and what is needed.
+        brief: what came only, for logs in which nobody's words may stand.
+    """
+
+    def __init__(self, message: str, brief: str) -> None:
+        super().__init__(message)
+        self.brief = brief
 
 
 class FunctionReward:
@@ -64,7 +92,8 @@ class FunctionReward:
 
         Raises:
             ValueError: the function returned another shape, or a number that is not finite.
-            RuntimeError: the function raised; the message names the prompt, the cause is attached.
+            RuntimeError: the function raised or exited; the message names the prompt, the cause is
+                attached.
         """
         parts = []
         for start in range(0, len(prompts), _PROMPTS):
@@ -78,12 +107,13 @@ class FunctionReward:
     def _call(self, prompts: list[str], responses: list[list[str]], start: int) -> np.ndarray:
         try:
             returned = self._function(prompts, responses)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a function that exits must not end the program
             index = self._culprit(prompts, responses)
-            raise RuntimeError(
-                f"the reward function {self.name} raised {type(error).__name__}: {error} on prompt "
-                f"{start + index} ({prompts[index][:60]!r}). Mend the function and run again; "
-                "rewards computed so far are kept where a store is used."
+            brief = f"the reward function {self.name} raised {type(error).__name__}: {error}"
+            raise RewardRaised(
+                f"{brief} on prompt {start + index} ({prompts[index][:60]!r}). Mend the function "
+                "and run again; rewards computed so far are kept where a store is used.",
+                brief,
             ) from error
         return self._checked(returned, prompts, responses, start)
 
@@ -92,7 +122,7 @@ class FunctionReward:
         for index, (prompt, row) in enumerate(zip(prompts, responses, strict=True)):
             try:
                 self._function([prompt], [row])
-            except Exception:
+            except (Exception, SystemExit):
                 return index
         return 0
 
@@ -110,18 +140,19 @@ class FunctionReward:
         if lengths != wanted:
             index = next(i for i, n in enumerate([*wanted, 0]) if lengths[i : i + 1] != [n])
             index = min(index, len(wanted) - 1)
-            raise ValueError(
+            brief = (
                 f"the reward function {self.name} returned {len(lengths)} lists of lengths "
-                f"{lengths[:4]} for {len(prompts)} prompts with {wanted[:4]} responses; first "
-                f"wrong at prompt {start + index} ({prompts[index][:60]!r}). {_CONTRACT}"
+                f"{lengths[:4]} for {len(prompts)} prompts with {wanted[:4]} responses"
             )
+            where = f"prompt {start + index} ({prompts[index][:60]!r})"
+            raise RewardUnfit(f"{brief}; first wrong at {where}. {_CONTRACT}", brief)
         rewards = np.array(rows)
         if self._must_be_finite and not np.isfinite(rewards).all():
             index, k = map(int, np.argwhere(~np.isfinite(rewards))[0])
-            raise ValueError(
-                f"the reward function {self.name} returned {rewards[index, k]} for response {k} of "
-                f"prompt {start + index} ({prompts[index][:60]!r}); rewards must be finite, "
-                "because they are ranked."
+            brief = f"the reward function {self.name} returned {rewards[index, k]} for response {k}"
+            where = f"prompt {start + index} ({prompts[index][:60]!r})"
+            raise RewardUnfit(
+                f"{brief} of {where}; rewards must be finite, because they are ranked.", brief
             )
         return rewards
 
@@ -142,7 +173,9 @@ def _imported(path: str) -> Callable[..., Any]:
             "the module on the Python path (set PYTHONPATH, or run from its folder)."
         ) from error
     if not callable(found):
-        raise ValueError(f"{path!r} is a {type(found).__name__}, not a function.")
+        kind = type(found).__name__
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise ValueError(f"{path!r} is {article} {kind}, not a function.")
     return found
 
 

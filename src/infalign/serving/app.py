@@ -1,14 +1,14 @@
 """The application: OpenAI's endpoints, health, metrics."""
 
+import asyncio
 import contextlib
 import hmac
 import logging
-import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, final
 
 from infalign.protocols import Reward
+from infalign.serving.accounting import LEFT, Account, request_id
 from infalign.serving.answers import Found, event
 from infalign.serving.finding import Finder
 from infalign.serving.refusals import Refused, refused_request
@@ -33,8 +33,7 @@ __all__ = ["create_app"]
 
 _log = logging.getLogger(__name__)
 _READY_SECONDS = 5.0
-_LEFT = 499
-"""What proxies log where a client left; nobody receives it."""
+_STOPPING = Refused(503, "the server is being stopped; ask again later.", code="stopping")
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -83,24 +82,20 @@ class _Front:
         """The handler behind the key, its refusals as JSON, counted and logged."""
 
         async def endpoint(request: Request) -> Response:
-            start, ident = time.perf_counter(), uuid.uuid4().hex
+            account = Account(self.finder.metrics, method, path)
+            request.state.account = account
             try:
                 self._require_key(request)
                 response = await handler(request)
-            except Refused as refused:
-                response = _refusal(refused)
             except (Gone, ClientDisconnect):
-                self.finder.metrics.disconnects.inc()
-                response = Response(status_code=_LEFT)
-            except Exception:
-                _log.exception("request %s failed: a defect", ident)
-                response = _refusal(Refused(500, "the server failed; its log says why."))
-            response.headers["x-request-id"] = ident
-            seconds = time.perf_counter() - start
-            self.finder.metrics.requests.labels(path, str(response.status_code)).inc()
-            self.finder.metrics.seconds.labels(path).observe(seconds)
-            # The path as it is written here: no query, nobody's words.
-            _log.info("%s %s %d %.3f s %s", method, path, response.status_code, seconds, ident)
+                response = Response(status_code=account.left())
+            except asyncio.CancelledError:  # the server ends; the connection is still there
+                response = _refusal(_STOPPING)
+            except Exception as error:
+                response = _refusal(_told(error))
+            response.headers["x-request-id"] = account.ident
+            if not isinstance(response, EventStream):  # which ends later, and says so itself
+                account.ended(response.status_code)
             return response
 
         return Route(path, endpoint, methods=[method])
@@ -164,23 +159,30 @@ class _Front:
             # What is known by now goes into the headers: refusals keep their status.
             headers = watched.result().headers() if is_done else {}
             is_handed_on = True
-            return EventStream(self._streamed(watched), headers)
+            return EventStream(self._streamed(watched, request.state.account), headers)
         finally:
             if not is_handed_on:
                 await watched.close()
 
-    async def _streamed(self, watched: Watched[Found]) -> AsyncIterator[bytes]:
+    async def _streamed(self, watched: Watched[Found], account: Account) -> AsyncIterator[bytes]:
+        status = LEFT  # where the stream is closed before its end
         try:
             while not await watched.done_within(self.serving.limits.keep_alive):
                 yield b": choosing\n\n"
             for piece in watched.result().pieces():
                 yield event(piece)
+            status = 200
             yield event("[DONE]")
-        except Refused as refused:
-            yield event(refused.body())
         except Gone:
-            self.finder.metrics.disconnects.inc()
+            status = account.left()
+        except (Exception, asyncio.CancelledError) as error:
+            is_stopped = isinstance(error, asyncio.CancelledError)
+            refused = _STOPPING if is_stopped else _told(error)
+            status = refused.status
+            yield event(refused.body())
+            yield event("[DONE]")
         finally:
+            account.ended(status)
             await watched.close()
 
     # --- who asks ---
@@ -199,6 +201,14 @@ class _Front:
                 "invalid_request_error",
                 code="invalid_api_key",
             )
+
+
+def _told(error: BaseException) -> Refused:
+    """What a client is told of an error; of a defect only that there was one."""
+    if isinstance(error, Refused):
+        return error
+    _log.error("request %s failed: a defect", request_id(), exc_info=error)
+    return Refused(500, "the server failed; its log says why.")
 
 
 def _refusal(refused: Refused) -> Response:

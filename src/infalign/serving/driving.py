@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -11,12 +11,27 @@ from infalign.decoding.running import judged
 from infalign.prompts import Prompt
 from infalign.protocols import Response
 from infalign.quantile.calibration import EmpiricalCalibration
-from infalign.serving.refusals import Refused
 
-__all__ = ["decoded", "reference"]
+__all__ = ["Unusable", "decoded", "reference", "scored"]
 
 DrawFor = Callable[[Draw], Awaitable[list[list[Response]]]]
 ScoreFor = Callable[[str, tuple[str, ...]], Awaitable[np.ndarray]]
+
+
+@final
+class Unusable(Exception):
+    """The procedure cannot go on from what the reward gave.
+
+    Args:
+        why: as the procedure says it.
+        rewards: the last ones; None where there were none.
+    """
+
+    def __init__(self, why: str, rewards: np.ndarray | None) -> None:
+        super().__init__(why)
+        wrong = [] if rewards is None else rewards[~np.isfinite(rewards)]
+        self.what = f"it gave {wrong[0]} for a candidate" if len(wrong) else why
+        """For the log, without anybody's words."""
 
 
 async def reference(
@@ -27,7 +42,7 @@ async def reference(
         return None
     (responses,) = await draw(Draw(k))
     rewards = await score(prompt.text, tuple(response.text for response in responses))
-    return _refusing(lambda: EmpiricalCalibration((prompt.id,), rewards[None]))
+    return _stepped(lambda: EmpiricalCalibration((prompt.id,), rewards[None]), rewards)
 
 
 async def decoded(
@@ -49,35 +64,36 @@ async def decoded(
         rng: of the procedure's own choices.
 
     Raises:
-        Refused: a draw or a score cannot be had, or the procedure refuses what came.
+        Unusable: the procedure refuses what the reward gave.
+        Refused: a draw or a score cannot be had.
     """
     steps, reply = procedure.steps(prompt, rng), None
+    rewards: np.ndarray | None = None
     try:
         while True:
             try:
-                wish: Any = _refusing(lambda answer=reply: steps.send(answer))
+                wish: Any = _stepped(lambda answer=reply: steps.send(answer), rewards)
             except StopIteration as end:
                 return end.value
             if isinstance(wish, Draw):
                 reply = await draw(wish)
             else:
                 rewards = await score(prompt.text, wish.texts)
-                reply = _scored(calibration, prompt, rewards)
+                reply = scored(calibration, prompt, rewards)
             await asyncio.sleep(0)  # a chain of many steps lets others have their turn
     finally:
         steps.close()
 
 
-def _scored(
-    calibration: EmpiricalCalibration | None, prompt: Prompt, rewards: np.ndarray
-) -> Scored:
-    (scored,) = judged(calibration, [prompt.id], rewards[None])
-    return scored
+def scored(calibration: EmpiricalCalibration | None, prompt: Prompt, rewards: np.ndarray) -> Scored:
+    """Rewards of K texts to one prompt, with their quantiles where there is a calibration."""
+    (judgement,) = judged(calibration, [prompt.id], rewards[None])
+    return judgement
 
 
-def _refusing(step: Callable[[], Any]) -> Any:
+def _stepped(step: Callable[[], Any], rewards: np.ndarray | None) -> Any:
     """What the library refuses of a reward's numbers, such as NaN, is no fault of the client's."""
     try:
         return step()
     except ValueError as error:
-        raise Refused(500, f"the procedure cannot go on: {error}", "reward_error") from error
+        raise Unusable(str(error), rewards) from error

@@ -16,6 +16,8 @@ from typing import Any, final
 import numpy as np
 
 from infalign.protocols import Reward
+from infalign.rewards.function import RewardRaised, RewardUnfit
+from infalign.serving.accounting import request_id
 from infalign.serving.metrics import Metrics
 from infalign.serving.refusals import Refused
 
@@ -28,7 +30,14 @@ _log = logging.getLogger(__name__)
 class _Job:
     prompt: str
     texts: tuple[str, ...]
-    done: "asyncio.Future[np.ndarray]"
+    done: "asyncio.Future[np.ndarray | _Failed]"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Failed:
+    """What the reward raised. Not raised again: in the loop, SystemExit would end the server."""
+
+    error: BaseException
 
 
 @final
@@ -63,9 +72,30 @@ class Scorer:
         Raises:
             Refused: with 500, where the reward fails on them. What it said is in the log only.
         """
-        done: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[np.ndarray | _Failed] = asyncio.get_running_loop().create_future()
         self._jobs.put_nowait(_Job(prompt, tuple(texts), done))
-        return await done
+        result = await done
+        if not isinstance(result, _Failed):
+            return result
+        what, cause = _described(result.error)
+        raise self.refused(what, cause)
+
+    def refused(self, what: str, cause: BaseException | None = None) -> Refused:
+        """What a client is told when the reward gives no number; the log is told why.
+
+        Args:
+            what: for the log, without anybody's words.
+            cause: its traceback is logged.
+        """
+        self._metrics.reward_failures.inc()
+        _log.error(
+            "request %s: the reward %s failed: %s", request_id(), self.name, what, exc_info=cause
+        )
+        return Refused(
+            500,
+            f"the reward {self.name} failed on the candidates; the server's log says why.",
+            "reward_error",
+        )
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -78,11 +108,7 @@ class Scorer:
             jobs = [job for job in jobs if not job.done.done()]  # whoever left needs no score
             results = await loop.run_in_executor(self._thread, self._all_of, jobs)
             for job, result in zip(jobs, results, strict=True):
-                if job.done.done():
-                    continue
-                if isinstance(result, Exception):
-                    job.done.set_exception(self._refusal(result))
-                else:
+                if not job.done.done():
                     job.done.set_result(result)
 
     # --- in the thread ---
@@ -103,9 +129,9 @@ class Scorer:
     def _together(self, jobs: list[_Job]) -> list[Any]:
         try:
             return list(self._scored(jobs))
-        except Exception as error:
+        except BaseException as error:  # the thread is the reward's: SystemExit is its failure too
             if len(jobs) == 1:
-                return [error]
+                return [_Failed(error)]
         # One request's text must not cost another its answer.
         return [result for job in jobs for result in self._together([job])]
 
@@ -122,11 +148,9 @@ class Scorer:
             )
         return rewards
 
-    def _refusal(self, error: Exception) -> Refused:
-        self._metrics.reward_failures.inc()
-        _log.error("the reward %s failed: %s", self.name, error, exc_info=error)
-        return Refused(
-            500,
-            f"the reward {self.name} failed on the candidates; the server's log says why.",
-            "reward_error",
-        )
+
+def _described(error: BaseException) -> tuple[str, BaseException | None]:
+    """What happened and the error to trace, neither quoting prompts."""
+    if isinstance(error, RewardRaised | RewardUnfit):
+        return error.brief, error.__cause__
+    return f"{type(error).__name__}: {error}", error

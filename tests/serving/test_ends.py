@@ -1,0 +1,191 @@
+"""How requests end: what the log and the metrics say of them, and what clients are told."""
+
+import asyncio
+import json
+import logging
+import re
+import sys
+import time
+
+import openai
+import pytest
+from starlette.responses import JSONResponse
+
+from infalign.rewards import FunctionReward
+from infalign.serving.finding import Finder
+from upstreams import MODEL, Counting, asked, got, posted, worth
+
+CHAT = "/v1/chat/completions"
+PROMPT = "A sentence nobody may read in a log"
+
+
+def streamed(front, text=PROMPT):
+    """All events of a stream, as they came."""
+    import urllib.request
+
+    body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": text}]}
+    request = urllib.request.Request(
+        front.url + CHAT, json.dumps(body).encode(), {"authorization": f"Bearer {front.key}"}
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+
+
+def accounted(front, caplog):
+    """Statuses in the log, and those counted, of chats."""
+    deadline = time.monotonic() + 10
+    pattern = re.compile(rf"POST {CHAT} (\d+) ([\d.]+) s")
+    while not (found := pattern.findall(caplog.text)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    text = got(f"{front.url}/metrics")[1]
+    counted = re.findall(rf'requests_total{{endpoint="{CHAT}",status="(\d+)"}} (\S+)', text)
+    return [status for status, _ in found], counted, float(found[0][1])
+
+
+# --- streams ---
+
+
+@pytest.mark.parametrize("fault", [None, 500, 504])
+def test_a_slow_stream_is_accounted_for_when_it_ends(fronted, caplog, fault):
+    caplog.set_level(logging.INFO)
+
+    async def late(place):
+        await asyncio.sleep(0.6)
+        return None if fault is None else JSONResponse({"error": {"message": "x"}}, fault)
+
+    front = fronted(n=2, upstream=Counting(fault=late), limits={"keep_alive": 0.1})
+    events = streamed(front)
+    assert events[-1] == "[DONE]"
+    status = {None: "200", 500: "502", 504: "504"}[fault]
+    logged, counted, seconds = accounted(front, caplog)
+    assert logged == [status]
+    assert counted == [(status, "1.0")]
+    assert seconds >= 0.6
+
+
+def test_a_defect_amid_a_stream_is_an_event_of_it(fronted, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+
+    async def broken(self, asked):
+        await asyncio.sleep(0.4)
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(Finder, "__call__", broken)
+    front = fronted(n=2, limits={"keep_alive": 0.1})
+    *_, error, done = streamed(front)
+    assert done == "[DONE]"
+    assert "its log says why" in json.loads(error)["error"]["message"]
+    assert accounted(front, caplog)[:2] == (["500"], [("500", "1.0")])
+    assert re.search(r"request [0-9a-f]{32} failed: a defect", caplog.text)
+
+
+def test_a_client_that_leaves_a_slow_stream_is_accounted_for(fronted, caplog):
+    caplog.set_level(logging.INFO)
+    front = fronted(n=2, upstream=Counting(seconds=20.0), limits={"keep_alive": 0.1})
+    stream = asked(front.client(), stream=True)
+    stream.close()
+    assert accounted(front, caplog)[:2] == (["499"], [("499", "1.0")])
+
+
+# --- rewards ---
+
+
+def nan(prompts, responses):
+    return [[float("nan")] * len(row) for row in responses]
+
+
+def raising(prompts, responses):
+    raise RuntimeError("out of luck")
+
+
+def leaving(prompts, responses):
+    sys.exit(3)
+
+
+def interrupting(prompts, responses):
+    raise KeyboardInterrupt
+
+
+def few(prompts, responses):
+    return [[] for _ in responses]
+
+
+def table(prompts, responses):
+    return 5
+
+
+@pytest.mark.parametrize(
+    ("reward", "what"),
+    [
+        (nan, "it gave nan for a candidate"),
+        (raising, "RuntimeError: out of luck"),
+        (leaving, "SystemExit: 3"),
+        (interrupting, "KeyboardInterrupt"),
+        (few, "returned 1 lists of lengths"),
+        (table, "no table of numbers"),
+    ],
+)
+@pytest.mark.parametrize("calibrate", [0, 4])
+def test_a_reward_that_gives_no_number_is_logged_and_told(fronted, caplog, reward, what, calibrate):
+    caplog.set_level(logging.INFO)
+    front = fronted(n=2, reward=reward, calibrate=calibrate)
+    with pytest.raises(openai.InternalServerError) as raised:
+        asked(front.client(), PROMPT)
+    told = raised.value.body["message"]
+    name = reward.__name__
+    assert told == f"the reward {name} failed on the candidates; the server's log says why."
+    (error,) = [r for r in caplog.records if r.levelname == "ERROR" and "infalign" in r.name]
+    said = error.getMessage()
+    assert f"the reward {name} failed" in said
+    assert what in said
+    ident = raised.value.response.headers["x-request-id"]
+    assert said.startswith(f"request {ident}: ")
+    text = logging.Formatter().format(error)
+    assert PROMPT[:10] not in text
+    assert "run again" not in text
+    assert "where a store is used" not in text
+    assert posted(front, "/health", None, method="GET")[0] == 200
+    assert "infalign_reward_failures_total 1.0" in got(f"{front.url}/metrics")[1]
+
+
+def test_a_reward_that_exits_once_costs_no_other_request_its_answer(fronted):
+    calls = []
+
+    def once(prompts, responses):
+        calls.append(prompts)
+        if len(calls) <= 2:  # the call, and the look for the culprit
+            sys.exit("bye")
+        return worth(prompts, responses)
+
+    front = fronted(n=2, reward=once)
+    with pytest.raises(openai.InternalServerError):
+        asked(front.client())
+    assert asked(front.client()).infalign["candidates"] == 2
+
+
+def test_a_function_that_exits_is_a_failure_of_the_reward():
+    with pytest.raises(RuntimeError, match="raised SystemExit: 3 on prompt 0"):
+        FunctionReward(leaving)(["Why?"], [["Because."]])
+
+
+# --- calibration ---
+
+
+def test_one_answer_is_compared_with_the_reference_that_was_drawn(fronted):
+    front = fronted(n=4, calibrate=8)
+    answer = asked(front.client(), extra_body={"infalign": {"n": 1}})
+    told = answer.infalign
+    assert told["candidates"] == 9
+    assert told["reward"] == float(answer.choices[0].message.content.rsplit("=", 1)[1])
+    assert told["quantile_among"] == "reference"
+    assert 0 <= told["quantile"] <= 1
+    assert told["reward_name"] == "worth"
+
+
+def test_a_vote_is_compared_with_the_reference_that_was_drawn(fronted):
+    front = fronted(procedure="majority_vote", n=3, calibrate=4)
+    told = asked(front.client(), extra_body={"infalign": {"candidates": True}}).infalign
+    assert told["rewards"][told["index"]] == told["reward"]
+    assert told["quantile_among"] == "reference"
