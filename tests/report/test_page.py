@@ -172,6 +172,72 @@ def test_any_part_may_be_missing(example: Report, tmp_path: Path):
     assert "<svg" not in empty
 
 
+@pytest.fixture(scope="module")
+def unpredicted(example: Report) -> Act:
+    """An act whose procedure no theory knows: measured, and nothing stands above that."""
+    act = example.acts[0]
+    hidden = [
+        dataclasses.replace(
+            f,
+            limit=None,
+            predictions=(),
+            measured=[dataclasses.replace(m, transform="decoded win rate") for m in f.measured],
+        )
+        for f in act.frontiers
+    ]
+    rows = act.decompositions[0].rows[2:]
+    first, *others = act.training
+    return dataclasses.replace(
+        act,
+        frontiers=hidden,
+        ideal=(),
+        plan={},
+        decompositions=[dataclasses.replace(act.decompositions[0], rows=rows)],
+        training=[dataclasses.replace(first, quantile=()), *others],
+    )
+
+
+WITHOUT_LIMIT = (
+    "of the limit",
+    "limit, %",
+    "W*",
+    "<dt>Limit",
+    "ideal and trained",
+    "-part-distance",
+    "Curves are",
+    "a transform of the quantile",
+)
+
+
+def test_where_no_theory_predicts_nothing_is_said_of_limit_or_ideal(
+    unpredicted: Act, text: str, tmp_path: Path
+):
+    written = write_report(Report("t", (unpredicted,)), tmp_path).read_text(encoding="utf-8")
+    assert [words for words in WITHOUT_LIMIT if words in written] == []
+    assert [words for words in WITHOUT_LIMIT if words not in text] == []  # with one, all is said
+    assert "Last checkpoint of each policy" in written
+    assert "Points are measurements" in written
+    assert _Page(written).stack == []
+
+
+def test_a_limit_known_at_checkpoints_alone_keeps_its_columns(unpredicted: Act, tmp_path: Path):
+    panel = unpredicted.frontiers[0]
+    points = [dataclasses.replace(p, limit=0.9) for p in panel.measured[0].checkpoints]
+    measured = dataclasses.replace(panel.measured[0], checkpoints=points)
+    panels = (dataclasses.replace(panel, measured=[measured]), unpredicted.frontiers[1])
+    act = dataclasses.replace(unpredicted, frontiers=panels)
+    written = write_report(Report("t", (act,)), tmp_path).read_text(encoding="utf-8")
+    assert "of the limit, %" in written
+    assert "ideal and trained" in written
+
+
+def test_a_policy_without_a_line_in_a_panel_is_named(unpredicted: Act, text: str, tmp_path: Path):
+    written = write_report(Report("t", (unpredicted,)), tmp_path).read_text(encoding="utf-8")
+    name = unpredicted.training[0].policy
+    assert f"{name}, trained on decoded win rate, logged no quantile." in written
+    assert "logged no" not in text
+
+
 def test_empty_series_inside_a_part_do_not_stop_the_page(tmp_path: Path):
     act = Act(
         "Hollow",

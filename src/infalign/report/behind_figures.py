@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from infalign.report.calibration_check import CalibrationCheck
-from infalign.report.finding import fraction_of_limit, split_words
+from infalign.report.finding import fraction_of_limit, has_limit, split_words
 from infalign.report.measured import Curve, Frontier
 from infalign.report.numbers import (
     MISSING,
@@ -52,18 +52,20 @@ def _at(curve: Curve, kl: float) -> str:
 
 def frontier_points(frontier: Frontier) -> Table | None:
     """Every checkpoint of every policy."""
+    limited = has_limit(frontier)
     rows = [
         (
             measured.policy,
             MISSING if point.step is None else str(point.step),
             nats_with_error(point.kl),
             percent_with_error(point.win_rate),
-            percent_with_error(fraction_of_limit(frontier, point)),
+            *([percent_with_error(fraction_of_limit(frontier, point))] if limited else []),
         )
         for measured in frontier.measured
         for point in measured.checkpoints
     ]
-    head = ("policy", "step", "KL, nats", "win rate, %", "of the limit, %")
+    head = ("policy", "step", "KL, nats", "win rate, %")
+    head = (*head, "of the limit, %") if limited else head
     return Table.of(f"Measured, {split_words[frontier.split]}", head, rows) if rows else None
 
 

@@ -14,7 +14,16 @@ from infalign.report.measured import Checkpoint, Comparison, Difference, Estimat
 from infalign.report.numbers import interval_points, points, real
 from infalign.report.record import Act
 
-__all__ = ["find_difference", "fraction_of_limit", "headline", "limit_at", "split_words"]
+__all__ = [
+    "find_difference",
+    "fraction_of_limit",
+    "has_ideal",
+    "has_limit",
+    "headline",
+    "limit_at",
+    "limit_of",
+    "split_words",
+]
 
 split_words = {"train": "training prompts", "held-out": "held-out prompts"}
 """How a split is called in running text."""
@@ -90,14 +99,34 @@ def limit_at(frontier: Frontier, kl: float) -> float | None:
     return float(np.interp(math.sqrt(kl), np.sqrt(curve.kls), curve.win_rates))
 
 
+def limit_of(frontier: Frontier, checkpoint: Checkpoint) -> float | None:
+    """W* at the checkpoint's own KL: its own record of it, or read off the limit curve."""
+    if checkpoint.limit is not None:
+        return checkpoint.limit
+    return limit_at(frontier, checkpoint.kl.value)
+
+
+def has_limit(frontier: Frontier) -> bool:
+    """Whether the largest win rate is known at any checkpoint; for votes, say, no theory tells."""
+    points = [point for measured in frontier.measured for point in measured.checkpoints]
+    return any(limit_of(frontier, point) is not None for point in points)
+
+
+def has_ideal(act: Act) -> bool:
+    """Whether anything stands above what was measured: an ideal, a limit or a prediction.
+
+    An act without a main figure is believed to have it, as nothing says otherwise.
+    """
+    known = [f for f in act.frontiers if f.limit or f.predictions or has_limit(f)]
+    return bool(act.ideal or known or not act.frontiers)
+
+
 def fraction_of_limit(frontier: Frontier, checkpoint: Checkpoint) -> Estimate | None:
     """(W − ½)/(W*(KL) − ½) at the checkpoint's own KL, with the error of W alone.
 
     None where the limit is unknown or itself ½ (KL = 0), where no policy can win anything.
     """
-    limit = checkpoint.limit
-    if limit is None:
-        limit = limit_at(frontier, checkpoint.kl.value)
+    limit = limit_of(frontier, checkpoint)
     if limit is None or limit - 0.5 < 1e-6:
         return None
     won, room = checkpoint.win_rate, limit - 0.5

@@ -18,9 +18,9 @@ from infalign.report import behind_figures as behind
 from infalign.report import tables
 from infalign.report.figures import by_n, calibration, canvas, frontier, training
 from infalign.report.figures.palette import DARK, LIGHT, Palette
-from infalign.report.finding import headline, split_words
+from infalign.report.finding import has_ideal, has_limit, headline, split_words
 from infalign.report.numbers import duration, percent, printable, real
-from infalign.report.record import Act, Report, WinRateByN
+from infalign.report.record import Act, Report, TrainingCurve, WinRateByN
 from infalign.report.tables import Table
 
 __all__ = ["render"]
@@ -93,6 +93,8 @@ def render(report: Report) -> str:
         planner=_planner(report),
         palette=palette,
         split_words=split_words,
+        limits=any(has_limit(f) or f.limit for act in report.acts for f in act.frontiers),
+        ideals=any(map(has_ideal, report.acts)),
         answers_shown=_ANSWERS_SHOWN,
         light=_variables(LIGHT),
         dark=_variables(DARK),
@@ -118,7 +120,9 @@ def _view(act: Act, name: str, palette: Palette) -> ActView:
         fractions=tables.fractions(act),
         comparisons=tuple(tables.comparisons(act)),
         ideal=tables.ideal(act.ideal, act.procedure),
-        decompositions=tuple(tables.decomposition(d) for d in act.decompositions),
+        decompositions=tuple(
+            map(tables.decomposition, act.decompositions if has_ideal(act) else ())
+        ),
         calibration=_calibration(act, f"{name}-calibration"),
         training=_training(act, f"{name}-training", palette),
         by_n=_by_n(act, f"{name}-by-n", palette),
@@ -145,11 +149,13 @@ def _figure(
 def _main(act: Act, name: str, palette: Palette) -> FigureView:
     judges = list(dict.fromkeys(f.judge or act.reward for f in act.frontiers))
     notes = list(dict.fromkeys(f.note for f in act.frontiers if f.note))
+    curves = any(f.limit or f.predictions for f in act.frontiers)
     caption = " ".join(
         [
-            f"Both sides decoded by {act.procedure}, judged by {' and '.join(judges)}. Curves are",
-            "predictions, points are measurements along training with 95\u00a0% intervals; hollow",
-            "points are held-out prompts.",
+            f"Both sides decoded by {act.procedure}, judged by {' and '.join(judges)}.",
+            "Curves are predictions, points" if curves else "Points",
+            "are measurements along training with 95\u00a0% intervals; hollow points are held-out",
+            "prompts.",
             *notes,
         ]
     )
@@ -195,6 +201,7 @@ def _training(act: Act, name: str, palette: Palette) -> FigureView | None:
     caption = "As logged while training."
     if any(c.quantile for c in curves):
         caption += " The dotted line is the reference's own mean quantile, ½."
+    caption += _unlogged(act, curves)
     return _figure(
         name,
         "Reward, quantile and KL during training",
@@ -203,6 +210,18 @@ def _training(act: Act, name: str, palette: Palette) -> FigureView | None:
         caption,
         [behind.training(curves)],
     )
+
+
+def _unlogged(act: Act, curves: Sequence[TrainingCurve]) -> str:
+    """Why a policy has no line in a panel where others have one."""
+    trained = {m.policy: m.transform for f in act.frontiers for m in f.measured}
+    said = ""
+    for series, word in (("reward", "reward"), ("quantile", "quantile"), ("kl", "KL")):
+        without = [c.policy for c in curves if not getattr(c, series)]
+        for policy in without if len(without) < len(curves) else ():
+            on = f", trained on {trained[policy]}," if policy in trained else ""
+            said += f" {policy}{on} logged no {word}."
+    return said
 
 
 def _by_n(act: Act, name: str, palette: Palette) -> FigureView | None:

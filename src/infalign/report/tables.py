@@ -7,7 +7,13 @@ Win rates are percent with one standard error; differences are percentage points
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from infalign.report.finding import find_difference, fraction_of_limit, limit_at, split_words
+from infalign.report.finding import (
+    find_difference,
+    fraction_of_limit,
+    has_limit,
+    limit_of,
+    split_words,
+)
 from infalign.report.measured import Comparison, Decomposition, Difference, Estimate, IdealRow
 from infalign.report.numbers import (
     MISSING,
@@ -71,8 +77,9 @@ class Table:
 
 
 def fractions(act: Act) -> Table | None:
-    """Every policy's last checkpoint beside the limit at its own KL."""
-    head = ("policy", "of the limit, %", "win rate, %", "limit, %", "KL, nats")
+    """Every policy's last checkpoint, beside the limit at its own KL where any is known."""
+    limited = any(has_limit(frontier) for frontier in act.frontiers)
+    head = ("policy", *_beside("of the limit, %", "win rate, %", "limit, %", limited), "KL, nats")
     rows: list[Sequence[str | Cell]] = []
     for frontier in act.frontiers:
         trained = [measured for measured in frontier.measured if measured.checkpoints]
@@ -80,23 +87,24 @@ def fractions(act: Act) -> Table | None:
             rows.append([Cell(split_words[frontier.split].capitalize(), "group", len(head))])
         for measured in trained:
             last = measured.checkpoints[-1]
-            limit = last.limit if last.limit is not None else limit_at(frontier, last.kl.value)
-            rows.append(
-                (
-                    measured.policy,
-                    _share(fraction_of_limit(frontier, last)),
-                    percent_with_error(last.win_rate),
-                    MISSING if limit is None else real(100 * limit, 1),
-                    nats_with_error(last.kl),
-                )
-            )
+            limit, won = limit_of(frontier, last), percent_with_error(last.win_rate)
+            share = _share(fraction_of_limit(frontier, last))
+            most = MISSING if limit is None else real(100 * limit, 1)
+            values = _beside(share, won, most, limited)
+            rows.append((measured.policy, *values, nats_with_error(last.kl)))
     if not rows:
         return None
     note = (
         "Of the limit: (W − 50\u00a0%) / (W* − 50\u00a0%), with the limit W* at the policy's own "
-        "measured KL; its error is that of the win rate alone. ± one standard error over prompts."
+        "measured KL; its error is that of the win rate alone. "
     )
+    note = f"{note if limited else ''}± one standard error over prompts."
     return Table.of("Last checkpoint of each policy", head, rows, note)
+
+
+def _beside(share: str | Cell, won: str, limit: str, limited: bool) -> tuple[str | Cell, ...]:
+    """Cells of the limit around the win rate's, where there is a limit."""
+    return (share, won, limit) if limited else (won,)
 
 
 def _share(part: Estimate | None) -> Cell:
