@@ -79,7 +79,9 @@ class Table:
 def fractions(act: Act) -> Table | None:
     """Every policy's last checkpoint, beside the limit at its own KL where any is known."""
     limited = any(has_limit(frontier) for frontier in act.frontiers)
-    head = ("policy", *_beside("of the limit, %", "win rate, %", "limit, %", limited), "KL, nats")
+    head = ("policy", "win rate, %", "KL, nats")
+    if limited:
+        head = ("policy", "of the limit, %", "win rate, %", "limit, %", "KL, nats")
     rows: list[Sequence[str | Cell]] = []
     for frontier in act.frontiers:
         trained = [measured for measured in frontier.measured if measured.checkpoints]
@@ -90,7 +92,7 @@ def fractions(act: Act) -> Table | None:
             limit, won = limit_of(frontier, last), percent_with_error(last.win_rate)
             share = _share(fraction_of_limit(frontier, last))
             most = MISSING if limit is None else real(100 * limit, 1)
-            values = _beside(share, won, most, limited)
+            values = (share, won, most) if limited else (won,)
             rows.append((measured.policy, *values, nats_with_error(last.kl)))
     if not rows:
         return None
@@ -100,11 +102,6 @@ def fractions(act: Act) -> Table | None:
     )
     note = f"{note if limited else ''}± one standard error over prompts."
     return Table.of("Last checkpoint of each policy", head, rows, note)
-
-
-def _beside(share: str | Cell, won: str, limit: str, limited: bool) -> tuple[str | Cell, ...]:
-    """Cells of the limit around the win rate's, where there is a limit."""
-    return (share, won, limit) if limited else (won,)
 
 
 def _share(part: Estimate | None) -> Cell:
