@@ -21,7 +21,7 @@ from infalign import BestOfN
 from infalign.decoding import decode
 from infalign.decoding.combining import combine_tables, divergence_of, mod
 from infalign.decoding.mcmc import mcmc
-from infalign.policies import TabularLM, TabularPolicy
+from infalign.policies import Alignment, TabularLM, TabularPolicy
 from infalign.prompts import Prompt
 from infalign.protocols import Continuer, LogitPolicy
 
@@ -499,3 +499,19 @@ def test_pilots_wait_until_a_constant_is_needed_and_prompts_share_them():
     alone = mod(policies, HALVES, level="sequence", pilot=20)
     each = [alone.effective_draws((prompt,))[0] for prompt in ("y", "x", "z")]
     np.testing.assert_allclose(together, [each[1], each[0], each[2], each[1]], atol=1e-12)
+
+
+def test_a_combination_says_what_it_is_aligned_by():
+    """1/β of the same reward add up, times the weights: the exact result is that tilt."""
+    base = TabularLM.random(("x",), ("a", "b"), 3, np.random.default_rng(4))
+    rewards = np.random.default_rng(5).normal(size=base.masses.shape)
+    members = [base.tilt(rewards, beta, Alignment("told", beta)) for beta in (0.5, 1.0)]
+    both = mod(members, [0.5, 0.5])
+    assert both.aligned == Alignment("told", 2 / 3)
+    exact = combine_tables(members, [0.5, 0.5])
+    assert np.allclose(exact.masses, base.tilt(rewards, 2 / 3).masses, atol=1e-12)
+    assert exact.aligned == mod(members, [0.5, 0.5], level="sequence").aligned == both.aligned
+    nearer = mod(members[:1], [1.0], reference=base, betas=[0.5], beta=2.0)
+    assert nearer.aligned == Alignment("told", 2.0)
+    assert mod([base, base], [0.5, 0.5]).aligned is None
+    assert mod(members, [0.5, 0.5], reference=base, divergence="forward_kl").aligned is None

@@ -1,5 +1,6 @@
 """Multi-objective decoding: policies in, policy out, nothing trained."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -132,7 +133,8 @@ def combine_tables(
         laws = np.log(np.stack([policy.masses for policy in asked.policies]))
         base = np.zeros_like(laws[0]) if asked.reference is None else np.log(asked.reference.masses)
     masses = np.exp(asked.divergence.law(laws, base, np.array(asked.weights)))
-    return TabularLM.from_masses(like, masses, "combined")
+    combined = TabularLM.from_masses(like, masses, "combined")
+    return dataclasses.replace(combined, aligned=CombinedPolicy(*asked).aligned)
 
 
 def _asked(

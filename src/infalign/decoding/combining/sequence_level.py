@@ -14,6 +14,7 @@ from infalign.decoding.combining.divergence import Level, excess, log_ratios
 from infalign.decoding.combining.proposals import Proposals, draw_numbers, propose
 from infalign.decoding.combining.token_level import CombinedPolicy
 from infalign.policies import streams
+from infalign.policies.alignment import Alignment
 from infalign.policies.counts import refuse_draw
 from infalign.protocols import Response, Sampling
 
@@ -73,6 +74,11 @@ class SequencePolicy:
     _pilots: dict[str, tuple[float, ...]] = dataclasses.field(
         default_factory=dict, init=False, repr=False
     )
+
+    @property
+    def aligned(self) -> Alignment | None:
+        """As that of the proposal."""
+        return self.proposal.aligned
 
     @property
     def name(self) -> str:

@@ -10,7 +10,9 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from infalign.decoding.combining.divergence import Divergence, excess
+from infalign.decoding.combining.divergences import ReverseKL
 from infalign.policies import beams, streams
+from infalign.policies.alignment import Alignment, alignment_of_product
 from infalign.protocols import LogitPolicy, Response, Sampling, TokenStream
 
 __all__ = ["CombinedPolicy", "CombinedStream"]
@@ -46,6 +48,15 @@ class CombinedPolicy:
     def members(self) -> tuple[LogitPolicy, ...]:
         """The policies, and the reference last if there is one."""
         return self.policies if self.reference is None else (*self.policies, self.reference)
+
+    @property
+    def aligned(self) -> Alignment | None:
+        """By which rewards, if the members tell; None but for the reverse KL, where 1/β add up."""
+        if not isinstance(self.divergence, ReverseKL):
+            return None
+        exponents = [*self.weights, 1 - sum(self.weights)][: len(self.members)]
+        told = [getattr(member, "aligned", None) for member in self.members]
+        return alignment_of_product(told, exponents)
 
     @property
     def name(self) -> str:
