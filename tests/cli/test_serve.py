@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -73,6 +74,35 @@ def test_it_serves_until_it_is_stopped(tmp_path):
     assert "POST /v1/chat/completions 401" in said
     assert "Traceback" not in said
     assert not [secret for secret in (KEY, "sk-client-secret", "sk-wrong") if secret in said]
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+def test_a_second_ctrl_c_ends_what_was_begun_with_an_error(tmp_path, is_stream):
+    with running(Counting(seconds=60.0).app()) as url, ThreadPoolExecutor(1) as aside:
+        words = ["--upstream", f"{url}/v1", "--reward", "rewarding:worth", "--n", "2"]
+        with started(tmp_path, *words) as (process, address, log):
+            client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+            if is_stream:
+                pieces = asked(client, stream=True)  # comes when it has begun
+                answer = aside.submit(list, pieces)
+            else:
+                answer = aside.submit(asked, client)
+            time.sleep(1.0)
+            process.send_signal(signal.SIGINT)
+            deadline = time.monotonic() + 60
+            while "30 s to be finished" not in log.read_text():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(openai.APIError, match="is being stopped") as raised:
+                answer.result(60)
+            assert process.wait(60) == 130
+            said = log.read_text()
+    assert raised.value.code == "stopping"
+    assert "POST /v1/chat/completions 503" in said
+    assert "Traceback" not in said
+    assert "Exception" not in said
 
 
 @pytest.mark.parametrize(

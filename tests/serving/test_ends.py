@@ -133,7 +133,7 @@ def test_a_reward_that_gives_no_number_is_logged_and_told(fronted, caplog, rewar
     front = fronted(n=2, reward=reward, calibrate=calibrate)
     with pytest.raises(openai.InternalServerError) as raised:
         asked(front.client(), PROMPT)
-    told = raised.value.body["message"]
+    told = raised.value.response.json()["error"]["message"]
     name = reward.__name__
     assert told == f"the reward {name} failed on the candidates; the server's log says why."
     (error,) = [r for r in caplog.records if r.levelname == "ERROR" and "infalign" in r.name]

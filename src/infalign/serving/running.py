@@ -14,9 +14,6 @@ __all__ = ["Redacting", "serve"]
 
 _log = logging.getLogger(__name__)
 
-_GRACE = 30
-"""Seconds within which answers begun are finished when the server is to stop."""
-
 
 def serve(
     serving: Serving,
@@ -26,7 +23,8 @@ def serve(
     port: int = 8001,
     log_level: str = "info",
 ) -> None:
-    """Serve until interrupted; answers begun are finished, at most for half a minute.
+    """Serve until interrupted; answers begun are finished, at most for half a minute, or until
+    interrupted again: then their clients are told with 503.
 
     Args:
         serving: the settings.
@@ -49,6 +47,8 @@ def serve(
             "serving needs the package 'uvicorn', which is not installed: "
             "pip install 'infalign[serve]'"
         ) from error
+    from infalign.serving.stopping import GRACE, Stoppable
+
     app = create_app(serving, reward)
     _log_to_stderr(log_level, _secrets(serving))
     _log.info("%s in front of %s", serving.made().name, ", ".join(serving.upstream.base_urls))
@@ -60,10 +60,10 @@ def serve(
         port=port,
         access_log=False,  # ours says as much, and neither query strings nor headers
         log_config=None,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=GRACE,
         server_header=False,
     )
-    uvicorn.Server(config).run()
+    Stoppable(config).run()
 
 
 @final
