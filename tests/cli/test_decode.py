@@ -186,7 +186,7 @@ def nothing_loads(monkeypatch):
         ("prompts.jsonl", ("--procedure", "soft_best_of_4(0.1)"), "give --calibrate"),
         ("prompts.jsonl", (*BEST, "--calibrate", "1"), "at least 2"),
         ("prompts.jsonl", (*BEST, "--chunk", "0"), "chunk is 0"),
-        ("prompts.jsonl", (*BEST, "--max-responses", "0"), "must be at least 1"),
+        ("prompts.jsonl", (*BEST, "--max-responses", "0"), "responses is 0"),
         ("prompts.jsonl", (*BEST, "--temperature", "0"), "temperature is 0"),
         ("prompts.jsonl", (*BEST, "--max-new-tokens", "0"), "max_new_tokens is 0"),
         ("prompts.jsonl", (*BEST, "--reward", "my_rewards:vowel"), "could not be imported"),

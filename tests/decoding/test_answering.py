@@ -278,13 +278,15 @@ def test_a_budget_is_never_exceeded():
     [
         (lambda: ready(chunk=0), "chunk is 0"),
         (lambda: ready(chunk=True), "chunk is True"),
+        (lambda: ready(chunk=2.5), "chunk is 2.5"),
+        (lambda: Ceiling(tokens=float("nan")), "tokens is nan"),
         (lambda: ready(calibrate=1), "at least 2"),
         (lambda: ready(calibrate=-4), "calibrate is -4"),
         (lambda: ready("majority_vote(3)", None, calibrate=4), "needs a reward"),
         (lambda: ready(reward=None), "needs a reward"),
         (lambda: ready("soft_best_of_3(0.1)"), "calibration"),
-        (lambda: Ceiling(responses=0), "at least 1"),
-        (lambda: Ceiling(tokens=True), "at least 1"),
+        (lambda: Ceiling(responses=0), "an integer ≥ 1 is needed"),
+        (lambda: Ceiling(tokens=True), "an integer ≥ 1 is needed"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_drawn(make, said):

@@ -11,6 +11,7 @@ from typing import Any, final
 
 import numpy as np
 
+from infalign.decoding.counts import refuse_count
 from infalign.decoding.metering import Meter, Metered
 from infalign.decoding.records import record_of
 from infalign.decoding.running import answer_all, check_procedure_fits
@@ -42,8 +43,8 @@ class Ceiling:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and (isinstance(value, bool) or value < 1):
-                raise ValueError(f"the budget of {name} is {value}; it must be at least 1.")
+            if value is not None:
+                refuse_count(value, name, "a budget")
 
     def refuse(self, spent: Budget, next_: Budget | None, left: int) -> None:
         """Stop before prompts that could exceed it.
@@ -170,9 +171,9 @@ def check_numbers(chunk: int, calibrate: int) -> None:
     Raises:
         ValueError: a chunk below 1, or one response to calibrate by.
     """
-    if isinstance(chunk, bool) or chunk < 1:
-        raise ValueError(f"chunk is {chunk}; at least 1 prompt is answered at a time.")
-    if isinstance(calibrate, bool) or calibrate < 0 or calibrate == 1:
+    refuse_count(chunk, "chunk", "prompts answered at a time")
+    refuse_count(calibrate, "calibrate", "responses of the reference to each prompt", least=0)
+    if calibrate == 1:
         raise ValueError(
             f"calibrate is {calibrate}; at least 2 responses of the reference are needed to tell a "
             "quantile, or 0 for none."

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from infalign.decoding.counts import refuse_candidates_count, refuse_count
+from infalign.decoding.metering import Meter
 from infalign.decoding.selection import pick, refuse_rewards
 from infalign.decoding.text_procedure import (
     Budget,
@@ -102,12 +103,13 @@ class BlockwiseBestOfN(TextProcedure):
         candidates: list[Response] = []
         starts: list[int] = []
         worths: list[Scored] = []
-        cost = np.zeros(2)
+        meter = Meter()
         while kept.finish_reason == "limit":
             start = len(kept.token_ids)
-            drawn = (yield Draw(self.n, (kept.token_ids,), self.block))[0]
-            worth, thrown_away = yield from self._worth(drawn, prompt)
-            cost += _cost(drawn, start) + thrown_away
+            draw = Draw(self.n, (kept.token_ids,), self.block)
+            (drawn,) = yield draw
+            meter.count(draw, [drawn])
+            worth = yield from self._worth(drawn, prompt, meter)
             index = len(candidates) + pick(BestOfN(self.n), worth.rewards, rng)
             candidates += drawn
             starts += [start] * self.n
@@ -120,29 +122,28 @@ class BlockwiseBestOfN(TextProcedure):
             index,  # pyright: ignore[reportPossiblyUnboundVariable]
             tuple(candidates),
             tuple(float(reward) for worth in worths for reward in worth.rewards),
-            spent=Budget(float(cost[0]), float(cost[1])),
+            spent=meter.spent,
             quantiles=tuple(map(float, np.concatenate(quantiles))) if quantiles else None,
             details={"blocks": len(worths), "starts": starts},
         )
 
     def _worth(
-        self, drawn: list[Response], prompt: Prompt
-    ) -> Generator[Draw | Score, Any, tuple[Scored, np.ndarray]]:
-        """What each is worth, and what it cost beyond drawing them to find out."""
+        self, drawn: list[Response], prompt: Prompt, meter: Meter
+    ) -> Generator[Draw | Score, Any, Scored]:
+        """What each is worth; completions drawn to find out are counted."""
         open_ = [i for i, response in enumerate(drawn) if response.finish_reason == "limit"]
-        texts, owners, spent = [one.text for one in drawn], np.arange(len(drawn)), np.zeros(2)
+        texts, owners = [one.text for one in drawn], np.arange(len(drawn))
         if self.rollouts and open_:
-            begun = tuple(drawn[i].token_ids for i in open_)
-            completed = yield Draw(self.rollouts, begun)
+            draw = Draw(self.rollouts, tuple(drawn[i].token_ids for i in open_))
+            completed = yield draw
+            meter.count(draw, completed)
             ended = [i for i in range(len(drawn)) if i not in open_]
-            rows = list(zip(begun, completed, strict=True))
-            spent = sum((_cost(row, len(b)) for b, row in rows), spent)
-            texts = [drawn[i].text for i in ended] + [one.text for _, row in rows for one in row]
+            texts = [drawn[i].text for i in ended] + [one.text for row in completed for one in row]
             owners = np.array(ended + [i for i in open_ for _ in range(self.rollouts)])
         scored = yield Score(tuple(texts))
         refuse_rewards(scored.rewards, prompt)
         u = None if scored.quantiles is None else _means(scored.quantiles, owners, len(drawn))
-        return Scored(_means(scored.rewards, owners, len(drawn)), u), spent
+        return Scored(_means(scored.rewards, owners, len(drawn)), u)
 
 
 def _means(
@@ -150,8 +151,3 @@ def _means(
 ) -> Float[np.ndarray, "N"]:
     """Mean of the values that belong to each of n candidates."""
     return np.bincount(owners, values, n) / np.bincount(owners, minlength=n)
-
-
-def _cost(drawn: list[Response], start: int) -> np.ndarray:
-    """Responses, and tokens beyond the first `start`."""
-    return np.array([len(drawn), sum(len(one.token_ids) - start for one in drawn)], dtype=float)

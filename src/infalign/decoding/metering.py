@@ -1,8 +1,8 @@
 """What a procedure has sampled so far, while it runs: what a progress bar shows."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, final
+from collections.abc import Callable, Sequence
+from typing import final
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from infalign.decoding.text_procedure import Budget, Draw, Steps, TextProcedure
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Reward, Sampler
 
-__all__ = ["Meter", "Metered"]
+__all__ = ["Meter", "Metered", "cost_of"]
 
 
 class Meter:
@@ -30,6 +30,10 @@ class Meter:
         spent = self.spent
         self.spent = Budget(spent.responses + cost.responses, spent.tokens + cost.tokens)
         self._told()
+
+    def count(self, wish: Draw, drawn: Sequence[Sequence[Response]]) -> None:
+        """Count what a draw gave."""
+        self.add(cost_of(wish, drawn))
 
 
 @final
@@ -81,13 +85,19 @@ class Metered(TextProcedure):
                 return end.value
             reply = yield wish
             if isinstance(wish, Draw):
-                self.meter.add(_cost(wish, reply))
+                self.meter.count(wish, reply)
 
 
-def _cost(wish: Draw, reply: Any) -> Budget:
-    """Responses drawn, and of their tokens the new ones."""
+def cost_of(wish: Draw, drawn: Sequence[Sequence[Response]]) -> Budget:
+    """Responses drawn, and of their tokens the new ones: what was kept is not among them.
+
+    Example:
+        >>> cost_of(Draw(1, ((5, 6),)), [[Response("abc", (5, 6, 7))]])
+        Budget(responses=1, tokens=1)
+        >>> cost_of(Draw(2, erased=((5, None),)), [[Response("a", (5, 6))] * 2])
+        Budget(responses=2, tokens=2)
+    """
     given = [sum(i is not None for i in row) for row in wish.erased or wish.beginnings]
-    drawn: list[list[Response]] = reply
     tokens = sum(
         len(response.token_ids) - known
         for known, row in zip(given, drawn, strict=True)

@@ -16,7 +16,8 @@ from infalign.decoding.counts import refuse_count
 from infalign.decoding.mcmc.kernels import KERNELS
 from infalign.decoding.mcmc.resamplers import Resampler, SuffixResample
 from infalign.decoding.mcmc.targets import RewardTilt, Target
-from infalign.decoding.mcmc.walk import Walk, new_tokens
+from infalign.decoding.mcmc.walk import Walk
+from infalign.decoding.metering import Meter
 from infalign.decoding.text_procedure import Budget, Decoded, Draw, Score, Steps, TextProcedure
 from infalign.decoding.voting import (
     Extract,
@@ -141,22 +142,23 @@ class MCMC(TextProcedure):
             warn_of_second_tilt(policy, reward.name, *self.target.tilt, "the chain")
 
     def steps(self, prompt: Prompt, rng: np.random.Generator) -> Steps:
-        (starts,) = yield Draw(self.chains)
+        draw, meter = Draw(self.chains), Meter()
+        (starts,) = yield draw
+        meter.count(draw, [starts])
         walk = Walk(starts, (yield _score(starts)), self.target)
-        tokens = new_tokens(Draw(self.chains), [starts])
         for _ in range(self.rounds):
             draw = self.resampler.draw(walk.states, self.tries, rng)
             proposals = yield draw
+            meter.count(draw, proposals)
             flat = [response for row in proposals for response in row]
             scored = yield _score(flat)
             now, then = (self.resampler.log_choices(some) for some in (walk.states, flat))
             log_choices = np.concatenate([now[:, None], then.reshape(-1, self.tries)], axis=1)
             walk.move(proposals, scored, KERNELS[self.kernel], log_choices, rng)
-            tokens += new_tokens(draw, proposals)
-        return self._decoded(prompt, walk, tokens, rng)
+        return self._decoded(prompt, walk, meter.spent, rng)
 
     def _decoded(
-        self, prompt: Prompt, walk: Walk, tokens: int, rng: np.random.Generator
+        self, prompt: Prompt, walk: Walk, spent: Budget, rng: np.random.Generator
     ) -> Decoded:
         states, quantiles = walk.path(), walk.quantiles()
         index = self._choose(states, walk.can_be_answer(self.burn_in), prompt, rng)
@@ -166,7 +168,7 @@ class MCMC(TextProcedure):
             index,
             states,
             tuple(walk.rewards().ravel().tolist()),
-            Budget(self.most, tokens),
+            spent,
             None if quantiles is None else tuple(quantiles.ravel().tolist()),
             walk.report(self.burn_in),
         )

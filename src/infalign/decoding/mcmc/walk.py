@@ -9,10 +9,10 @@ from jaxtyping import Float
 from infalign.decoding.mcmc.diagnostics import effective_samples, split_r_hat
 from infalign.decoding.mcmc.kernels import Kernel
 from infalign.decoding.mcmc.targets import Target
-from infalign.decoding.text_procedure import Draw, Scored
+from infalign.decoding.text_procedure import Scored
 from infalign.protocols import Response
 
-__all__ = ["Walk", "new_tokens"]
+__all__ = ["Walk"]
 
 
 class Walk:
@@ -128,18 +128,3 @@ class Walk:
             self.unscored.append(item | {"reward": str(float(scored.rewards[i]))})
         rows = [np.where(bad, -np.inf, weights), np.asarray(scored.rewards, dtype=float)]
         return np.stack(rows if scored.quantiles is None else [*rows, scored.quantiles])
-
-
-def new_tokens(draw: Draw, drawn: Sequence[Sequence[Response]]) -> int:
-    """Tokens that a draw made: what was kept is not among them.
-
-    Example:
-        >>> new_tokens(Draw(1, ((5, 6),)), [[Response("abc", (5, 6, 7))]])
-        1
-        >>> new_tokens(Draw(2, erased=((5, None),)), [[Response("a", (5, 6))] * 2])
-        2
-    """
-    if draw.erased:
-        return sum(row.count(None) for row in draw.erased) * draw.k
-    kept = sum(len(beginning) for beginning in draw.beginnings) * draw.k
-    return sum(len(response.token_ids) for row in drawn for response in row) - kept

@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 
 from infalign.decoding.blockwise import BlockwiseBestOfN
 from infalign.decoding.counts import refuse_count
+from infalign.decoding.metering import Meter
 from infalign.decoding.search.guided import (
     ROOT,
     GuidedSearch,
     Node,
-    Spent,
     has_ended,
 )
 from infalign.decoding.text_procedure import Budget, Steps
@@ -111,13 +111,13 @@ class BlockSearch(GuidedSearch):
         return self.value is None or self.width > 1
 
     def steps(self, prompt: Prompt, rng: np.random.Generator) -> Steps:
-        spent, kept, levels = Spent(), [ROOT], 0
+        meter, kept, levels = Meter(), [ROOT], 0
         while not all(has_ended(node.response) for node in kept):
             begun = [node for node in kept if not has_ended(node.response)]
             k = self.expand if levels else self.expand * self.width
-            rows = yield from self.grown(begun, k, spent)
+            rows = yield from self.grown(begun, k, meter)
             flat = [response for row in rows for response in row]
-            nodes = yield from self.judged(flat, prompt, spent)
+            nodes = yield from self.judged(flat, prompt, meter)
             ended = [node for node in kept if has_ended(node.response)]
             before = np.array([n.value for n in ended] + [n.value for n in begun for _ in range(k)])
             copies = np.array([float(self.expand)] * len(ended) + [1.0] * len(nodes))
@@ -125,7 +125,7 @@ class BlockSearch(GuidedSearch):
         if self.needs_reward:
             kept = yield from self.rewarded(kept, prompt)
         index, details = self._choice(kept, rng), {"levels": levels}
-        return self.decoded(prompt, kept, index, spent, **details)
+        return self.decoded(prompt, kept, index, meter, **details)
 
     def _kept(
         self,

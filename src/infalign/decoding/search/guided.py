@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Float
 
 from infalign.decoding.counts import refuse_count
+from infalign.decoding.metering import Meter
 from infalign.decoding.search.values import Value, refuse_vocabulary
-from infalign.decoding.text_procedure import Budget, Decoded, Draw, Score, Scored, TextProcedure
+from infalign.decoding.text_procedure import Decoded, Draw, Score, Scored, TextProcedure
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Reward, Sampler
 
-__all__ = ["ROOT", "GuidedSearch", "Node", "Spent", "best_of", "has_ended"]
+__all__ = ["ROOT", "GuidedSearch", "Node", "best_of", "has_ended"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,19 +38,6 @@ class Node:
 
 ROOT = Node(Response("", (), 0.0, "limit"))
 """Nothing written yet."""
-
-
-@dataclasses.dataclass
-class Spent:
-    """Counts what is drawn for one prompt."""
-
-    responses: int = 0
-    tokens: int = 0
-
-    def add(self, drawn: Sequence[Response], beginning: int) -> None:
-        """Count responses of which the first `beginning` tokens were there before."""
-        self.responses += len(drawn)
-        self.tokens += sum(len(response.token_ids) - beginning for response in drawn)
 
 
 def has_ended(response: Response) -> bool:
@@ -104,19 +92,20 @@ class GuidedSearch(TextProcedure, ABC):
             refuse_vocabulary(self.value, policy)
 
     def grown(
-        self, nodes: Sequence[Node], k: int, spent: Spent
+        self, nodes: Sequence[Node], k: int, meter: Meter
     ) -> Generator[Draw | Score, Any, list[list[Response]]]:
         """K responses that go on from each node by one block."""
-        drawn = yield Draw(k, tuple(node.response.token_ids for node in nodes), self.block)
+        draw = Draw(k, tuple(node.response.token_ids for node in nodes), self.block)
+        drawn = yield draw
+        meter.count(draw, drawn)
         children = []
         for node, row in zip(nodes, drawn, strict=True):
-            spent.add(row, len(node.response.token_ids))
             so_far = node.response.log_prob
             children.append([dataclasses.replace(r, log_prob=so_far + r.log_prob) for r in row])
         return children
 
     def judged(
-        self, responses: Sequence[Response], prompt: Prompt, spent: Spent
+        self, responses: Sequence[Response], prompt: Prompt, meter: Meter
     ) -> Generator[Draw | Score, Any, list[Node]]:
         """The responses as nodes: each with its value by the guide."""
         if self.value is not None:
@@ -127,9 +116,10 @@ class GuidedSearch(TextProcedure, ABC):
         groups = [[response] for response in responses]
         places = [i for i, one in enumerate(responses) if self.rollouts and not has_ended(one)]
         if places:
-            drawn = yield Draw(self.rollouts, tuple(responses[i].token_ids for i in places))
+            draw = Draw(self.rollouts, tuple(responses[i].token_ids for i in places))
+            drawn = yield draw
+            meter.count(draw, drawn)
             for i, row in zip(places, drawn, strict=True):
-                spent.add(row, len(responses[i].token_ids))
                 groups[i] = row
         flat = [one for group in groups for one in group]
         scored = yield Score(tuple(one.text for one in flat))
@@ -159,7 +149,7 @@ class GuidedSearch(TextProcedure, ABC):
         return node.quantile
 
     def decoded(
-        self, prompt: Prompt, nodes: Sequence[Node], index: int, spent: Spent, **details: Any
+        self, prompt: Prompt, nodes: Sequence[Node], index: int, meter: Meter, **details: Any
     ) -> Decoded:
         """The record of an answer chosen among whole responses."""
         quantiles = tuple(node.quantile for node in nodes if node.quantile is not None)
@@ -169,7 +159,7 @@ class GuidedSearch(TextProcedure, ABC):
             index,
             tuple(node.response for node in nodes),
             tuple(node.reward for node in nodes),
-            spent=Budget(spent.responses, spent.tokens),
+            spent=meter.spent,
             quantiles=quantiles if len(quantiles) == len(nodes) else None,
             details=details,
         )

@@ -11,11 +11,11 @@ from typing import Any, final
 import numpy as np
 
 from infalign.decoding.counts import refuse_count
+from infalign.decoding.metering import Meter
 from infalign.decoding.search.guided import (
     ROOT,
     GuidedSearch,
     Node,
-    Spent,
     best_of,
     has_ended,
 )
@@ -79,12 +79,12 @@ class TreeSearch(GuidedSearch):
         return Budget(self.most, tokens)
 
     def steps(self, prompt: Prompt, rng: np.random.Generator) -> Steps:
-        spent, ended = Spent(), list[Node]()
+        meter, ended = Meter(), list[Node]()
         open_, seen, used = [ROOT], {ROOT.response.token_ids}, 0
         while open_ and used < self.expansions:
             best = open_.pop(best_of([node.value for node in open_], rng))
-            (row,) = yield from self.grown([best], self.expand, spent)
-            nodes = yield from self.judged(row, prompt, spent)
+            (row,) = yield from self.grown([best], self.expand, meter)
+            nodes = yield from self.judged(row, prompt, meter)
             ended += [node for node in nodes if has_ended(node.response)]
             for node in nodes:
                 if not has_ended(node.response) and node.response.token_ids not in seen:
@@ -92,15 +92,15 @@ class TreeSearch(GuidedSearch):
                     open_.append(node)
             used += 1
         if not ended:
-            ended = yield from self._completed(open_, prompt, spent)
+            ended = yield from self._completed(open_, prompt, meter)
         ended = yield from self.rewarded(ended, prompt)
         index = best_of([self.score(node) for node in ended], rng)
-        return self.decoded(prompt, ended, index, spent, expansions=used, open=len(open_))
+        return self.decoded(prompt, ended, index, meter, expansions=used, open=len(open_))
 
     def _completed(
-        self, open_: Sequence[Node], prompt: Prompt, spent: Spent
+        self, open_: Sequence[Node], prompt: Prompt, meter: Meter
     ) -> Generator[Draw | Score, Any, list[Node]]:
         """The most promising beginning, written to its end `expand` times."""
         best = max(open_, key=lambda node: node.value)
-        (row,) = yield from dataclasses.replace(self, block=None).grown([best], self.expand, spent)
-        return (yield from self.judged(row, prompt, spent))
+        (row,) = yield from dataclasses.replace(self, block=None).grown([best], self.expand, meter)
+        return (yield from self.judged(row, prompt, meter))
