@@ -56,7 +56,7 @@ def test_the_store_reads_with_pandas_and_duckdb_as_the_readme_says(tmp_path, mon
     texts = ("Why?", "How?")
     policy = TabularPolicy(texts, (("a", "bb", "ccc"),) * 2, np.full((2, 3), 1 / 3))
     prompts = [Prompt.from_text(text) for text in texts]
-    store = RolloutStore.open("runs/mine/rollouts", policy, seed=0)
+    store = RolloutStore.open("runs/demo/act-two/rollouts", policy, seed=0)
     collect(policy, prompts, 8, store)
     length = FunctionReward(lambda x, ys: [[len(y) for y in row] for row in ys], "length")
     score(store, length, prompts)
@@ -67,7 +67,16 @@ def test_the_store_reads_with_pandas_and_duckdb_as_the_readme_says(tmp_path, mon
     assert sorted(names["best"]["prompt"]) == ["How?", "Why?"]
     longest = store.rewards("length", prompts).max()
     assert set(names["best"]["reward"]) == {longest} == {len(t) for t in names["best"]["text"]}
-    assert RolloutStore.existing("runs/mine/rollouts").read().column_names[-1] == "length"
+    assert RolloutStore.existing("runs/demo/act-two/rollouts").read().column_names[-1] == "length"
+
+
+def test_the_store_that_the_readme_reads_is_the_one_that_the_demo_leaves():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (output,) = re.findall(r"^OUTPUT \?= (\S+)$", makefile, re.M)
+    code = block("python", "duckdb")
+    paths = set(re.findall(r"""["'](runs/.+?/rollouts)/""", code))
+    assert paths == {f"{output}/act-two/rollouts"}
+    assert f"leaves in `{output}`" in README
 
 
 def test_the_experiment_of_the_readme_is_valid():
