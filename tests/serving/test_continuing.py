@@ -96,7 +96,7 @@ class Nearby:
 
     async def ask(self, api, body):
         kind = "chat.completion" if api == "chat" else "text_completion"
-        return json.dumps(self.table.completion(body, kind))
+        return json.dumps(self.table.completion(body, kind)), "nearby"
 
     async def detokenized(self, model, tokens):
         return self.table.lm.text(tokens)

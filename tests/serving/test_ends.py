@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import socket
 import sys
 import time
 
@@ -168,6 +169,72 @@ def test_a_reward_that_exits_once_costs_no_other_request_its_answer(fronted):
 def test_a_function_that_exits_is_a_failure_of_the_reward():
     with pytest.raises(RuntimeError, match="raised SystemExit: 3 on prompt 0"):
         FunctionReward(leaving)(["Why?"], [["Because."]])
+
+
+# --- upstream ---
+
+
+def warnings(caplog, what):
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        found = [r.getMessage() for r in caplog.records if what in r.getMessage()]
+        if found:
+            return found
+        time.sleep(0.01)
+    return []
+
+
+def test_an_upstream_that_is_not_there_is_told_at_the_start(fronted, caplog):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        gone = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+        front = fronted(n=2, at=(gone,))
+        (warning,) = warnings(caplog, "requests are taken and fail")
+        assert gone in warning
+        caplog.clear()
+        with pytest.raises(openai.InternalServerError, match=r"reached; ask again later, or tell"):
+            asked(front.client())
+        assert all(gone in said for said in warnings(caplog, "cannot be reached"))
+
+
+def test_an_upstream_that_refuses_our_key_is_told_at_the_start(fronted, caplog, monkeypatch):
+    monkeypatch.setenv("UPSTREAM_KEY", "sk-not-it")
+    fronted(n=2, upstream=Counting(key="sk-it"), connection={"api_key_env": "UPSTREAM_KEY"})
+    (warning,) = warnings(caplog, "requests are taken and fail")
+    assert "refuses our key (status 401)" in warning
+    assert "sk-" not in warning
+
+
+def test_an_upstream_that_is_there_is_not_mentioned(fronted, caplog):
+    """Negative control."""
+    asked(fronted(n=2).client())
+    time.sleep(0.5)
+    assert not [r for r in caplog.records if r.levelname == "WARNING" and "infalign" in r.name]
+
+
+@pytest.mark.parametrize(
+    ("answer", "warning", "told"),
+    [
+        (lambda: JSONResponse({}, 500), "failed with status 500", "ask again later"),
+        (lambda: JSONResponse({}, 403), "refuses our key", "tell whoever runs this server"),
+        (lambda: JSONResponse({"choices": []}), "is malformed", "Ask again"),
+        (lambda: JSONResponse({}, 504), "failed with status 504", "ask again later, or for less"),
+    ],
+)
+def test_every_warning_names_the_address(fronted, caplog, answer, warning, told):
+    front = fronted(n=1, upstream=Counting(fault=lambda place: answer()))
+    with pytest.raises(openai.APIStatusError, match=told) as raised:
+        asked(front.client())
+    assert "127.0.0.1" not in raised.value.response.text
+    (said,) = warnings(caplog, warning)
+    assert re.search(r"the upstream http://127\.0\.0\.1:\d+/v1 ", said)
+
+
+def test_a_silent_upstream_is_named(fronted, caplog):
+    front = fronted(n=1, upstream=Counting(seconds=20.0), connection={"read_timeout": 0.3})
+    with pytest.raises(openai.InternalServerError, match="ask again later, or for less"):
+        asked(front.client())
+    assert re.search(r"http://127\S+/v1 did not answer", warnings(caplog, "in time")[0])
 
 
 # --- calibration ---

@@ -140,7 +140,10 @@ class Drawing:
         singles = [self._once(api, body, 1, seed) for seed in seeds[len(drawn) : n]]
         rest = [one for row in await _together(singles) for one in row]
         if n > 1 and self._upstream.gives_several:
-            _log.warning("the upstream draws one response a request: `n` is not used any more")
+            _log.warning(
+                "the upstream %s draws one response a request: `n` is not used any more",
+                self._upstream.shown,
+            )
             self._upstream.gives_several = False
         return [*drawn, *rest]
 
@@ -151,8 +154,8 @@ class Drawing:
         further: dict[str, Any] = {} if n == 1 else {"n": n}
         if seed is not None:
             further["seed"] = seed
-        text = await self._upstream.ask(api, {**body, **further})
-        answer = _read(text, n, self._asked.longest or _UNBOUNDED)
+        text, where = await self._upstream.ask(api, {**body, **further})
+        answer = _read(text, n, self._asked.longest or _UNBOUNDED, where)
         data = json.loads(text)
         self._counted(data, answer)
         raws = sorted(data["choices"], key=lambda one: one["index"])
@@ -207,16 +210,21 @@ class Drawing:
         return response
 
 
-def _read(text: str, n: int, longest: int) -> Answer:
+def _read(text: str, n: int, longest: int, where: str) -> Answer:
     try:
         try:
             return answer_of(text, n, longest)
         except OneAtATime:
             return answer_of(text, 1, longest)
     except BadAnswer as fault:
-        _log.warning("the answer of the upstream is malformed: %s; %s", fault, excerpt(text))
+        _log.warning(
+            "the answer of the upstream %s is malformed: %s; %s", where, fault, excerpt(text)
+        )
         raise Refused(
-            502, f"the upstream's answer is malformed: {fault}.", "upstream_error"
+            502,
+            f"the upstream's answer is malformed: {fault}. Ask again, or tell whoever runs this "
+            "server.",
+            "upstream_error",
         ) from None
 
 

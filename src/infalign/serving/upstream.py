@@ -26,6 +26,8 @@ __all__ = ["Upstream"]
 _log = logging.getLogger(__name__)
 _PASSED = (400, 404, 413, 422)
 """The request's own fault: the client is told what the upstream said."""
+_LOOK_SECONDS = 5.0
+_LATER = "ask again later, or tell whoever runs this server"
 
 
 @final
@@ -44,6 +46,8 @@ class Upstream:
         self._turn = 0
         self.gives_several = True
         """Whether `n` responses come of one request, as far as is known."""
+        self.shown = ", ".join(connection.base_urls)
+        """All addresses, for the log."""
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -59,10 +63,37 @@ class Upstream:
                     max_retries=settings.retries,
                 )
                 self._clients.append(await stack.enter_async_context(client))
-            yield
+            look = asyncio.create_task(self._look())
+            try:
+                yield
+            finally:
+                look.cancel()
+                await asyncio.gather(look, return_exceptions=True)
 
-    async def ask(self, api: Api, body: Mapping[str, Any]) -> str:
-        """The text of a whole answer.
+    async def _look(self) -> None:
+        """One warning of servers that are not there when this one starts; they may come later."""
+
+        async def fault_of(client: Any) -> str | None:
+            try:
+                await client.with_options(timeout=_LOOK_SECONDS, max_retries=0).models.list()
+            except openai.APIConnectionError as fault:
+                return f"{_shown(client)} cannot be reached ({fault.__cause__ or fault})"
+            except openai.APIStatusError as fault:
+                if fault.status_code in (401, 403):
+                    return f"{_shown(client)} refuses our key (status {fault.status_code})"
+            except Exception:  # it is there; what it keeps in its list is of no concern
+                return None
+            return None
+
+        found = await asyncio.gather(*map(fault_of, self._clients))
+        if faults := [fault for fault in found if fault is not None]:
+            _log.warning(
+                "the upstream %s; requests are taken and fail until it can be used",
+                "; ".join(faults),
+            )
+
+    async def ask(self, api: Api, body: Mapping[str, Any]) -> tuple[str, str]:
+        """The text of a whole answer, and the address it came from.
 
         Args:
             api: which resource.
@@ -72,14 +103,14 @@ class Upstream:
             Refused: there is none; another server was tried where one could not be reached.
         """
 
-        async def create(client: Any) -> str:
+        async def create(client: Any) -> tuple[str, str]:
             resource = client.chat.completions if api == "chat" else client.completions
             # By the side of the client's own arguments: any field a request has is passed on.
             given = {"messages": []} if api == "chat" else {"prompt": ""}
             raw = await resource.with_raw_response.create(
                 model=body["model"], **given, extra_body=dict(body)
             )
-            return raw.text
+            return raw.text, _shown(client)
 
         return await self._asked(create)
 
@@ -136,7 +167,7 @@ class Upstream:
                     return answer
                 except openai.APIError as fault:
                     is_last = place == len(clients) - 1
-                    refusal = self._refusal(fault)
+                    refusal = self._refusal(fault, _shown(client))
                     self._metrics.upstream.labels(_status(fault)).inc()
                     if is_last or refusal.status not in (502, 503):
                         raise refusal from None
@@ -144,20 +175,24 @@ class Upstream:
                     self._metrics.upstream_seconds.observe(time.perf_counter() - start)
         raise AssertionError("unreachable")
 
-    def _refusal(self, fault: openai.APIError) -> Refused:
-        """What our client is told of an upstream's fault."""
+    def _refusal(self, fault: openai.APIError, where: str) -> Refused:
+        """What our client is told of an upstream's fault; the address is for the log only."""
         if isinstance(fault, openai.APITimeoutError):
-            return Refused(504, "the upstream did not answer in time.", "upstream_timeout")
+            _log.warning("the upstream %s did not answer in time", where)
+            return _late()
         if isinstance(fault, openai.APIConnectionError):
-            _log.warning("the upstream cannot be reached: %s", fault.__cause__ or fault)
-            return Refused(502, "the upstream cannot be reached.", "upstream_error")
+            _log.warning("the upstream %s cannot be reached: %s", where, fault.__cause__ or fault)
+            return _failed("the upstream cannot be reached")
         if not isinstance(fault, openai.APIStatusError):
-            return Refused(502, "the upstream's answer is malformed.", "upstream_error")
+            _log.warning("the answer of the upstream %s is malformed: %s", where, fault)
+            return _failed("the upstream's answer is malformed")
         status, said = fault.status_code, self._said(fault)
         if status in (401, 403):
             # Upstreams repeat a wrong key in what they say, so it goes nowhere.
-            _log.error("the upstream refuses our key (status %d)", status)
-            return Refused(502, "the upstream refuses this server's key.", "upstream_error")
+            _log.error("the upstream %s refuses our key (status %d)", where, status)
+            return _failed(
+                "the upstream refuses this server's key", "tell whoever runs this server"
+            )
         if status == 429:
             after = fault.response.headers.get("retry-after", "1")
             return Refused(
@@ -165,10 +200,10 @@ class Upstream:
             )
         if status in _PASSED:
             return refused_request(f"the upstream refuses the request: {said}", status=status)
-        _log.warning("the upstream failed with status %d: %s", status, said)
-        if status in (408, 504):
-            return Refused(504, "the upstream did not answer in time.", "upstream_timeout")
-        return Refused(502, f"the upstream failed (status {status}).", "upstream_error")
+        _log.warning("the upstream %s failed with status %d: %s", where, status, said)
+        return (
+            _late() if status in (408, 504) else _failed(f"the upstream failed (status {status})")
+        )
 
     def _said(self, fault: openai.APIStatusError) -> str:
         """The upstream's message, short, and without our key should it be there."""
@@ -179,6 +214,23 @@ class Upstream:
         if self._connection.api_key_env is not None:
             text = text.replace(self._connection.key(), "***")
         return text[:500]
+
+
+def _late() -> Refused:
+    return Refused(
+        504,
+        "the upstream did not answer in time; ask again later, or for less (max_tokens, n).",
+        "upstream_timeout",
+    )
+
+
+def _failed(what: str, remedy: str = _LATER) -> Refused:
+    return Refused(502, f"{what}; {remedy}.", "upstream_error")
+
+
+def _shown(client: Any) -> str:
+    """The address of a server; it holds no secret, or it would have been refused."""
+    return str(client.base_url).rstrip("/")
 
 
 def _status(fault: openai.APIError) -> str:
