@@ -111,8 +111,27 @@ def test_a_second_ctrl_c_ends_what_was_begun_with_an_error(tmp_path, is_stream):
         (["--upstream", "ftp://x/v1"], "begins with neither http"),
         (["--upstream", "http://user:pw@x/v1"], "holds a user, a password or a key"),
         (["--upstream", "http://x/v1", "--procedure", "best_of_m"], "Did you mean 'best_of_n'"),
-        (["--upstream", "http://x/v1"], "needs n"),
-        (["--upstream", "http://x/v1", "--n", "0"], "n is 0"),
+        (["--upstream", "ftp://x/v1"], "--upstream has 'ftp://x/v1'"),
+        (["--upstream", "http://x/v1"], "best-of-8 needs a reward"),
+        (["--upstream", "http://x/v1", "--procedure", "majority_vote"], "give --n."),
+        (
+            ["--upstream", "http://x/v1", "--procedure", "soft_best_of_n", "--n", "4"],
+            "needs temperature; write 'soft_best_of_4(0.1)'",
+        ),
+        (["--upstream", "http://x/v1", "--procedure", "best_of_8", "--n", "4"], "one of them"),
+        (["--upstream", "http://x/v1", "--n", "0"], "--n is 0"),
+        (["--upstream", "http://x/v1", "--calibrate", "1"], "--calibrate is 1"),
+        (["--upstream", "http://x/v1", "--concurrency", "0"], "--concurrency is 0"),
+        (
+            ["--upstream", "http://x/v1", "--upstream-concurrency", "0"],
+            "--upstream-concurrency is 0",
+        ),
+        (["--upstream", "http://x/v1", "--max-body", "0"], "--max-body is 0"),
+        (
+            ["--upstream", "http://x/v1", "--server-kind", "vlm"],
+            "--server-kind is 'vlm'; it must be one of vllm, sglang",
+        ),
+        (["--upstream", "http://x/v1", "--server-kind", "vlm"], "Did you mean 'vllm'?"),
         (["--upstream", "http://x/v1", "--n", "200"], "--max-n"),
         (["--upstream", "http://x/v1", "--n", "4"], "needs a reward"),
         (
@@ -121,9 +140,12 @@ def test_a_second_ctrl_c_ends_what_was_begun_with_an_error(tmp_path, is_stream):
         ),
         (["--upstream", "http://x/v1", "--n", "4", "--server-kind", "x"], "must be one of"),
         (["--upstream", "http://x/v1", "--n", "4", "--api-key-env", "NOT_SET"], "is not set"),
-        (["--upstream", "http://x/v1", "--n", "4", "--upstream-key-env", "NOT_SET"], "not set"),
-        (["--upstream", "http://x/v1", "--n", "4", "--queue", "-1"], "queue is -1"),
-        (["--upstream", "http://x/v1", "--n", "4", "--timeout", "nan"], "seconds is nan"),
+        (
+            ["--upstream", "http://x/v1", "--n", "4", "--upstream-key-env", "NOT_SET"],
+            "--upstream-key-env names NOT_SET",
+        ),
+        (["--upstream", "http://x/v1", "--n", "4", "--queue", "-1"], "--queue is -1"),
+        (["--upstream", "http://x/v1", "--n", "4", "--timeout", "nan"], "--timeout is nan"),
     ],
 )
 def test_what_cannot_work_ends_in_a_message(capsys, words, message):

@@ -1,6 +1,7 @@
 """How requests end: what the log and the metrics say of them, and what clients are told."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -14,6 +15,9 @@ from starlette.responses import JSONResponse
 
 from infalign.rewards import FunctionReward
 from infalign.serving.finding import Finder
+from infalign.serving.gate import Gate
+from infalign.serving.metrics import Metrics
+from infalign.serving.refusals import Refused
 from upstreams import MODEL, Counting, asked, got, posted, worth
 
 CHAT = "/v1/chat/completions"
@@ -256,3 +260,26 @@ def test_a_vote_is_compared_with_the_reference_that_was_drawn(fronted):
     told = asked(front.client(), extra_body={"infalign": {"candidates": True}}).infalign
     assert told["rewards"][told["index"]] == told["reward"]
     assert told["quantile_among"] == "reference"
+
+
+# --- a full queue ---
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "queue", "said"),
+    [(1, 1, "1 answer is being found and 1 request waits; "), (2, 0, "2 answers are .* and 0 req")],
+)
+def test_a_full_queue_is_told_in_grammar(concurrency, queue, said):
+    async def fill():
+        gate = Gate(concurrency, queue, Metrics())
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(concurrency):
+                await stack.enter_async_context(gate.place())
+            waiting = [asyncio.ensure_future(gate.place().__aenter__()) for _ in range(queue)]
+            await asyncio.sleep(0)
+            with pytest.raises(Refused, match=said):
+                await stack.enter_async_context(gate.place())
+            for one in waiting:
+                one.cancel()
+
+    asyncio.run(fill())

@@ -1,7 +1,10 @@
 """`serve`: a procedure in front of an OpenAI-compatible model, as an OpenAI-compatible server."""
 
+import contextlib
 import ipaddress
+import re
 import socket
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +14,34 @@ from infalign.cli.answer.members import reward_of
 from infalign.cli.failing import explained
 
 __all__ = ["serve"]
+
+_CANDIDATES = 8
+"""Of best-of-N, where nothing says how many."""
+_OPTIONS = {
+    "n": "--n",
+    "beta": "--beta",
+    "steps": "--steps",
+    "block": "--block",
+    "calibrate": "--calibrate",
+    "server": "--server-kind",
+    "n_per_request": "--n-per-request",
+    "candidates": "--max-n",
+    "concurrency": "--concurrency",
+    "queue": "--queue",
+    "seconds": "--timeout",
+    "body_bytes": "--max-body",
+    "base_urls": "--upstream",
+    "api_key_env": "--upstream-key-env",
+}
+"""What the library calls its settings → what was typed."""
+_EXAMPLES = {
+    "temperature": "0.1",
+    "threshold": "0.9",
+    "at_most": "8",
+    "mean": "4",
+    "probabilities": "0, 1",
+}
+_NEEDS = re.compile(r"The procedure '(\w+)' needs ([\w ]+); give a value\.")
 
 _UPSTREAM, _HERE, _LIMITS = "The model behind it", "Where it listens, and who may ask", "Limits"
 
@@ -149,36 +180,50 @@ reward that runs here. The page docs/serving.md says what clients may ask for.
     Examples:
       [cyan]infalign serve --upstream http://127.0.0.1:8000/v1 --reward embedded --procedure \
 best_of_n --n 8[/]
+      [cyan]infalign serve -u http://127.0.0.1:8000/v1 --reward embedded[/]   (best of 8)
       [cyan]infalign serve -u http://127.0.0.1:8000/v1 --procedure majority_vote --n 16[/]
     """
     from infalign.policies.openai_server import Connection
     from infalign.serving import Limits, Recipe, Serving
     from infalign.serving import serve as served
 
+    name = procedure or "best_of_n"
+    if n is None and name.replace("-", "_") == "best_of_n":
+        n = _CANDIDATES
     given = {"n": n, "beta": beta, "steps": steps, "block": block}
     settings = {name: value for name, value in given.items() if value is not None}
     known: Any = kind
-    serving = Serving(
-        Connection(
+    with _options_named(
+        {
+            "concurrency": "--upstream-concurrency",
+            "read_timeout": "--upstream-timeout",
+            "api_key_env": "--upstream-key-env",
+        },
+        n,
+    ):
+        connection = Connection(
             tuple(upstream),
             api_key_env=upstream_key_env,
             concurrency=upstream_concurrency,
             read_timeout=upstream_timeout,
-        ),
-        Recipe(procedure or "best_of_n", settings),
-        server=known,
-        model=model,
-        n_per_request=n_per_request,
-        calibrate=calibrate,
-        key_env=api_key_env,
-        limits=Limits(
-            candidates=max_n,
-            concurrency=concurrency,
-            queue=queue,
-            seconds=timeout,
-            body_bytes=max_body,
-        ),
-    )
+        )
+    with _options_named({}, n):
+        serving = Serving(
+            connection,
+            Recipe(name, settings),
+            server=known,
+            model=model,
+            n_per_request=n_per_request,
+            calibrate=calibrate,
+            key_env=api_key_env,
+            limits=Limits(
+                candidates=max_n,
+                concurrency=concurrency,
+                queue=queue,
+                seconds=timeout,
+                body_bytes=max_body,
+            ),
+        )
     _require_free(host, port)
     served(
         serving,
@@ -186,6 +231,38 @@ best_of_n --n 8[/]
         host=host,
         port=port,
     )
+
+
+@contextlib.contextmanager
+def _options_named(own: Mapping[str, str], n: int | None) -> Iterator[None]:
+    """Refusals of settings name the options that were typed.
+
+    Args:
+        own: names that mean something else than usual within the block.
+        n: as it was typed, for the example of a name with settings.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(_in_options(str(error), {**_OPTIONS, **own}, n)) from None
+
+
+def _in_options(message: str, options: Mapping[str, str], n: int | None) -> str:
+    needs = _NEEDS.fullmatch(message)
+    if needs is None:
+        word = re.match(r"\w+", message)
+        option = None if word is None else options.get(word[0])
+        return message if word is None or option is None else option + message[word.end() :]
+    name, missing = needs[1], needs[2].split(" and ")
+    if all(setting in options for setting in missing):
+        return (
+            f"{name} needs {' and '.join(missing)}; give "
+            + " and ".join(options[setting] for setting in missing)
+            + "."
+        )
+    stem = f"{name[:-1]}{n or 4}" if name.endswith("_of_n") else name
+    values = [_EXAMPLES[one] for one in missing if one in _EXAMPLES]
+    return f"{name} needs {' and '.join(missing)}; write '{stem}({', '.join(values)})', say."
 
 
 def _require_free(host: str, port: int) -> None:

@@ -37,8 +37,8 @@ class Gate:
         if self._places.locked() and self._waiting >= self._queue:
             raise Refused(
                 429,
-                f"{self._concurrency} answers are being found and {self._waiting} requests wait; "
-                "ask again later.",
+                f"{_counted(self._concurrency, 'answer is', 'answers are')} being found and "
+                f"{_counted(self._waiting, 'request waits', 'requests wait')}; ask again later.",
                 "rate_limit_error",
                 code="queue_full",
                 retry_after=self.retry_after(),
@@ -64,3 +64,7 @@ class Gate:
     def _moved(self, by: int) -> None:
         self._waiting += by
         self._metrics.waiting.set(self._waiting)
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"

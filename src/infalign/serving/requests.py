@@ -92,9 +92,8 @@ def asked_of(raw: bytes, api: Api, model: str | None, most: int) -> Asked:
             )
     if data.get("echo") or data.get("best_of") not in (None, 1):
         raise refused_request("echo and best_of are not served; the procedure chooses.", "best_of")
-    ours = data.get("infalign") or {}
-    if not isinstance(ours, dict) or not ours.keys() <= {"n", "candidates"}:
-        raise refused_request("infalign is an object with n and candidates.", "infalign")
+    ours = {} if data.get("infalign") is None else data["infalign"]
+    _require_known(ours)
     body = {key: value for key, value in data.items() if key not in _OURS}
     if model is not None:
         body["model"] = model
@@ -113,6 +112,24 @@ def asked_of(raw: bytes, api: Api, model: str | None, most: int) -> Asked:
         isinstance(options, dict) and _flag(options, "include_usage"),
         _flag(ours, "candidates"),
     )
+
+
+def _require_known(ours: Any) -> None:
+    if not isinstance(ours, dict):
+        raise refused_request(
+            f"infalign is {_shown(ours)}; an object with n and candidates is needed.", "infalign"
+        )
+    if unknown := sorted(ours.keys() - {"n", "candidates"}):
+        raise refused_request(
+            f"infalign holds {_shown(unknown[0])}, which is not known; n and candidates are.",
+            "infalign",
+        )
+
+
+def _shown(value: Any) -> str:
+    """A value as the client wrote it, short."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
@@ -137,7 +154,9 @@ def _wanted(data: Mapping[str, Any], ours: Mapping[str, Any], most: int) -> int 
         n = _count(data, "n")
         n = None if n == 1 else n
     if n is not None and n > most:
-        raise refused_request(f"n is {n}; this server draws {most} candidates at most.", "n")
+        raise refused_request(
+            f"n is {_shown(n)}; this server draws {most} candidates at most.", "n"
+        )
     return n
 
 
@@ -145,7 +164,7 @@ def _count(data: Mapping[str, Any], name: str, shown: str | None = None) -> int 
     value = data.get(name)
     if value is not None and (type(value) is not int or value < 1):
         raise refused_request(
-            f"{shown or name} is {str(value)[:40]}; a whole number of at least 1 is needed.",
+            f"{shown or name} is {_shown(value)}; a whole number of at least 1 is needed.",
             shown or name,
         )
     return value
@@ -154,7 +173,7 @@ def _count(data: Mapping[str, Any], name: str, shown: str | None = None) -> int 
 def _flag(data: Mapping[str, Any], name: str) -> bool:
     value = data.get(name)
     if value is not None and type(value) is not bool:
-        raise refused_request(f"{name} is {str(value)[:40]}; true or false is needed.", name)
+        raise refused_request(f"{name} is {_shown(value)}; true or false is needed.", name)
     return bool(value)
 
 

@@ -1,6 +1,7 @@
 """What a server is told when it starts: the upstream, the procedure, how much at once."""
 
 import dataclasses
+import difflib
 import math
 import os
 import re
@@ -34,7 +35,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         named = re.fullmatch(r"\s*(\w[\w-]*?)[-_](\d+)\s*", self.name)
-        if named is not None and "n" not in self.settings:
+        if named is not None and "n" in self.settings:
+            raise ValueError(
+                f"n is {self.settings['n']} beside {self.name}, which has its own in its name; "
+                "give one of them."
+            )
+        if named is not None:
             stem = named[1].lower().replace("-", "_")
             object.__setattr__(self, "name", f"{stem}_n")
             object.__setattr__(self, "settings", {"n": int(named[2]), **self.settings})
@@ -116,7 +122,11 @@ class Serving:
 
     def __post_init__(self) -> None:
         if self.server not in DIALECTS:
-            raise ValueError(f"server is {self.server!r}; it must be one of {list(DIALECTS)}.")
+            near = difflib.get_close_matches(str(self.server), DIALECTS, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"server is {self.server!r}; it must be one of {', '.join(DIALECTS)}.{hint}"
+            )
         _require_count("n_per_request", self.n_per_request, 1)
         _require_count("calibrate", self.calibrate, 0)
         if self.calibrate == 1:
