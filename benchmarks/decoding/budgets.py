@@ -193,22 +193,21 @@ class Likelihood:
         self._known: dict[tuple[str, str], float] = {}
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> np.ndarray:
-        for prompt, texts in zip(prompts, responses, strict=True):
-            fresh = [text for text in dict.fromkeys(texts) if (prompt, text) not in self._known]
-            if fresh:
-                found = zip(fresh, self._score(prompt, fresh).tolist(), strict=True)
-                self._known |= {(prompt, text): value for text, value in found}
-        rows = zip(prompts, responses, strict=True)
-        return np.array([[self._known[prompt, text] for text in texts] for prompt, texts in rows])
+        rows = [[(p, text) for text in texts] for p, texts in zip(prompts, responses, strict=True)]
+        fresh = dict.fromkeys(pair for row in rows for pair in row if pair not in self._known)
+        if fresh:
+            self._known |= zip(fresh, self._score(list(fresh)), strict=True)
+        return np.array([[self._known[pair] for pair in row] for row in rows])
 
-    def _score(self, prompt: str, texts: Sequence[str]) -> np.ndarray:
+    def _score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Mean log-probability of a token, of all pairs in one pass."""
+        longest = self.policy.sampling.max_new_tokens
         # An answer that came back without its end ends with a line.
-        ids = [self.policy.tokenizer(f"{text}\n", add_special_tokens=False) for text in texts]
-        kept = [tuple(one["input_ids"][: self.policy.sampling.max_new_tokens]) for one in ids]
-        cut = [self._until_end(one) for one in kept]
-        made = [self.policy.response(one, 0.0) for one in cut]
-        nats = self.policy.log_prob([prompt], [made])[0]
-        return nats / np.array([len(one) for one in cut])
+        ids = [self.policy.tokenizer(f"{y}\n", add_special_tokens=False) for _, y in pairs]
+        cut = [self._until_end(tuple(one["input_ids"][:longest])) for one in ids]
+        made = [[self.policy.response(one, 0.0)] for one in cut]
+        nats = self.policy.log_prob([prompt for prompt, _ in pairs], made)[:, 0]
+        return [float(n) / len(one) for n, one in zip(nats, cut, strict=True)]
 
     def _until_end(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         ends = [place for place, token in enumerate(ids) if token in self.policy.stop_ids]

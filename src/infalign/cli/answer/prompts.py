@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-import re
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -221,12 +221,13 @@ def _settings(
     numbers: Mapping[str, int],
 ) -> dict[str, Any]:
     """What the answers depend on, before a policy is loaded."""
+    from infalign.decoding.identity import procedure_identity
+
     ids = hashlib.sha256("".join(prompt.id for prompt in prompts).encode()).hexdigest()
     law = {} if given.experiment else vars(given.sampling) | {"stop": list(given.sampling.stop)}
     return {
         "procedure": procedure.name,
-        # Functions show their address, which is another one in every process.
-        "procedure_settings": re.sub(r" at 0x[0-9a-f]+", "", repr(procedure)),
+        "procedure_settings": json.dumps(procedure_identity(procedure)),
         "prompts": f"{len(prompts)} with digest {ids[:16]}",
         "reward": reward,
         **law,
