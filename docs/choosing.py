@@ -158,7 +158,8 @@ def decoded_table(task: str, measured: Callable[[dict], str]) -> str:
     bounds = [f"{bound * alone:.0f}" for bound in SPENT]
     head = [f"≤ {bounds[0]} tokens", *(f"≤ {bound}" for bound in bounds[1:]), f"> {bounds[-1]}"]
     rows = [[family, *("<br>".join(cell) for cell in cells)] for family, cells in families.items()]
-    return table(["procedure", *head], rows)
+    used = [0, *(i for i in range(1, len(head) + 1) if any(row[i] for row in rows))]
+    return table([["procedure", *head][i] for i in used], [[row[i] for i in used] for row in rows])
 
 
 def size_of(name: str) -> str:
@@ -188,6 +189,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "rollouts": rollouts_table,
     "power": power_table,
     "judge": judge_table,
+    "reviews": reviews_table,
+    "capitals": capitals_table,
 }
 
 
