@@ -16,6 +16,8 @@ from infalign.decoding.answer_files import AnswerFile, answer_lines
 from infalign.decoding.answering import Answering, BudgetEnd, Ceiling, chunk_for, spent_on
 from infalign.decoding.metering import Meter, Metered
 from infalign.decoding.running import answer_all
+from infalign.decoding.tracing import Traced
+from infalign.decoding.watching import Watched
 from infalign.policies import TabularLM
 from infalign.prompts import Prompt
 from infalign.rewards import FunctionReward
@@ -83,9 +85,12 @@ def test_what_is_metered_is_what_the_answers_say_they_cost(name):
     assert all(row["candidates"][row["index"]] == row["answer"] for row in rows)
 
 
-def test_a_metered_procedure_forwards_all_there_is():
+@pytest.mark.parametrize("kind", [Metered, Traced])
+def test_a_watched_procedure_forwards_all_there_is(kind):
     public = {name for name, _ in inspect.getmembers(TextProcedure) if not name.startswith("_")}
-    assert public <= vars(Metered).keys()
+    assert kind.__mro__[1] is Watched
+    assert not public & vars(kind).keys()  # nothing is forwarded in another way
+    assert public <= vars(Watched).keys()
 
 
 def test_metering_changes_no_answer():

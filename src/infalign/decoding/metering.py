@@ -4,11 +4,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import final
 
-import numpy as np
-
-from infalign.decoding.text_procedure import Budget, Draw, Steps, TextProcedure
-from infalign.prompts import Prompt
-from infalign.protocols import Response, Reward, Sampler
+from infalign.decoding.text_procedure import Budget, Draw, TextProcedure
+from infalign.decoding.watching import Watched, Watcher
+from infalign.protocols import Response
 
 __all__ = ["Meter", "Metered", "cost_of"]
 
@@ -38,7 +36,7 @@ class Meter:
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Metered(TextProcedure):
+class Metered(Watched):
     """The same procedure, with what it draws counted."""
 
     procedure: TextProcedure
@@ -46,46 +44,8 @@ class Metered(TextProcedure):
     meter: Meter
     """Told of every draw."""
 
-    @property
-    def name(self) -> str:
-        return self.procedure.name
-
-    @property
-    def most(self) -> int:
-        return self.procedure.most
-
-    def most_within(self, longest: int) -> Budget:
-        return self.procedure.most_within(longest)
-
-    @property
-    def needs_reward(self) -> bool:
-        return self.procedure.needs_reward
-
-    @property
-    def needs_calibration(self) -> bool:
-        return self.procedure.needs_calibration
-
-    @property
-    def needs_beginnings(self) -> bool:
-        return self.procedure.needs_beginnings
-
-    @property
-    def needs_gaps(self) -> bool:
-        return self.procedure.needs_gaps
-
-    def check(self, policy: Sampler, reward: Reward | None) -> None:
-        self.procedure.check(policy, reward)
-
-    def steps(self, prompt: Prompt, rng: np.random.Generator) -> Steps:
-        inner, reply = self.procedure.steps(prompt, rng), None
-        while True:
-            try:
-                wish = inner.send(reply)
-            except StopIteration as end:
-                return end.value
-            reply = yield wish
-            if isinstance(wish, Draw):
-                self.meter.count(wish, reply)
+    def watcher(self) -> Watcher:
+        return self.meter.count
 
 
 def cost_of(wish: Draw, drawn: Sequence[Sequence[Response]]) -> Budget:

@@ -11,7 +11,8 @@ from typing import final
 import numpy as np
 
 from infalign.decoding.running import answer_all
-from infalign.decoding.text_procedure import Decoded, Draw, Steps, TextProcedure
+from infalign.decoding.text_procedure import Decoded, Draw, TextProcedure
+from infalign.decoding.watching import Watched, Watcher
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Reward, Sampler
 from infalign.quantile.calibration import Calibration
@@ -42,7 +43,7 @@ class Trace:
 
 
 @final
-class Traced(TextProcedure):
+class Traced(Watched):
     """The same procedure, writing down what it is sent.
 
     Args:
@@ -53,48 +54,17 @@ class Traced(TextProcedure):
         self.procedure = procedure
         self.segments: list[list[Segment]] = []
 
-    @property
-    def name(self) -> str:
-        return self.procedure.name
+    def watcher(self) -> Watcher:
+        kept: list[Segment] = []
+        self.segments.append(kept)
 
-    @property
-    def most(self) -> int:
-        return self.procedure.most
+        def write_down(wish: Draw, drawn: list[list[Response]]) -> None:
+            if wish.erased:  # a gap is filled by no beginning
+                return
+            for beginning, row in zip(wish.beginnings, drawn, strict=True):
+                kept.extend(Segment(response, len(beginning)) for response in row)
 
-    @property
-    def needs_reward(self) -> bool:
-        return self.procedure.needs_reward
-
-    @property
-    def needs_calibration(self) -> bool:
-        return self.procedure.needs_calibration
-
-    @property
-    def needs_beginnings(self) -> bool:
-        return self.procedure.needs_beginnings
-
-    @property
-    def needs_gaps(self) -> bool:
-        return self.procedure.needs_gaps
-
-    def check(self, policy: Sampler, reward: Reward | None) -> None:
-        self.procedure.check(policy, reward)
-
-    def steps(self, prompt: Prompt, rng: np.random.Generator) -> Steps:
-        self.segments.append([])
-        return self._followed(prompt, rng, self.segments[-1])
-
-    def _followed(self, prompt: Prompt, rng: np.random.Generator, kept: list[Segment]) -> Steps:
-        steps, reply = self.procedure.steps(prompt, rng), None
-        while True:
-            try:
-                wish = steps.send(reply)
-            except StopIteration as end:
-                return end.value
-            reply = yield wish
-            if isinstance(wish, Draw) and not wish.erased:  # a gap is filled by no beginning
-                for beginning, row in zip(wish.beginnings, reply, strict=True):
-                    kept += [Segment(response, len(beginning)) for response in row]
+        return write_down
 
 
 def answer_traced(
