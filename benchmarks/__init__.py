@@ -1,0 +1,1 @@
+"""The claims, measured: one folder per claim; README.md has the table."""

@@ -1,0 +1,65 @@
+"""The methods compared, by name: how each is made for a procedure and a strength."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from benchmarks.methods.method import Method, Reinforced
+from benchmarks.methods.transformed import Transformed
+from infalign.quantile.optimal import optimal_transform
+from infalign.quantile.procedures import RankProcedure
+from infalign.quantile.transforms import Exponential, Identity, Log
+
+__all__ = ["METHODS", "Entry", "Method", "Reinforced", "Transformed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A method as the comparisons name it."""
+
+    title: str
+    """In tables and legends."""
+    paper: str
+    """Where it comes from."""
+    make: Callable[[RankProcedure, float], Method]
+    """(procedure, strength) → method. Methods that know no procedure ignore it."""
+    strengths: tuple[float, ...]
+    """How far it is sent: one run each."""
+    dial: str = "kl"
+    """What a strength is: wanted `kl` of the optimum in nats, `n`, or `beta`."""
+    aware: bool = False
+    """Whether it depends on the procedure, so that each one needs its own run."""
+
+
+KLS = (1.1, 2.2)
+"""A little more than the KLs compared at, because training ends short of its optimum."""
+
+
+def _steep(procedure: RankProcedure) -> Exponential:
+    """exp(10u) where the best is shown, −exp(−10u) where the worst is."""
+    prefers_best = procedure.rank_density(0.99) > procedure.rank_density(0.01)
+    return Exponential(10.0 if prefers_best else -10.0)
+
+
+METHODS: Mapping[str, Entry] = MappingProxyType(
+    {
+        "optimal": Entry(
+            "InfAlign, optimal Φ",
+            "2412.19792",
+            lambda procedure, kl: Transformed(optimal_transform(procedure, kl=kl), kl),
+            KLS,
+            aware=True,
+        ),
+        "exponential": Entry(
+            "InfAlign, exp(±10u)",
+            "2412.19792",
+            lambda procedure, kl: Transformed(_steep(procedure), kl),
+            KLS,
+            aware=True,
+        ),
+        "identity": Entry(
+            "calibrated only", "2412.19792", lambda _, kl: Transformed(Identity(), kl), KLS
+        ),
+        "log": Entry("log u", "2412.19792", lambda _, kl: Transformed(Log(), kl), KLS),
+    }
+)

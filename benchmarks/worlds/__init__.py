@@ -1,0 +1,1 @@
+"""Worlds: real prompts with listed responses, and a made one that needs nothing."""

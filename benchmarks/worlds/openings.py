@@ -1,0 +1,75 @@
+"""The embedded model answering in one token, on openings of film reviews, trained through LoRA."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from benchmarks.arena.runs import FOLDER, save_arrays
+from benchmarks.arena.world import Schedule, World
+from infalign.assets import asset_folder, embedded_prompts
+from infalign.prompts import Prompt
+
+__all__ = ["openings"]
+
+CANDIDATES, TEMPERATURE = 48, 0.8
+LAYERS = 12
+"""Adapted, of 30: the last ones."""
+
+
+@functools.cache
+def openings(train: int = 256, test: int = 256) -> World:
+    """Prompts `Movie review: "An eloquent, reflective and`, answers of one token."""
+    texts = embedded_prompts(train, "train") + embedded_prompts(test, "test")
+    tokens, law, judges, answers = _listed(tuple(texts))
+
+    def policy(seed: int) -> Any:
+        fresh = _policy(seed)
+        fresh.adopt(texts, tokens, law)
+        return fresh
+
+    return World(
+        name="openings",
+        about="SmolLM2-135M-Instruct, LoRA, one-token answers to openings of film reviews; reward: "
+        "MiniLM head on people's ratings; gold: SmolLM2 head on other ratings",
+        prompts=tuple(map(Prompt.from_text, texts)),
+        trained=train,
+        responses=answers,
+        law=law,
+        judges=judges,
+        policy=policy,
+        schedule=Schedule(steps=200, learning_rate=1e-3, prompts_per_step=24),
+    )
+
+
+def _policy(seed: int) -> Any:
+    import torch
+
+    from infalign.policies import ChoiceLM
+    from infalign.policies.loading import LoRA
+
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        folder = asset_folder("smollm2-135m-instruct")
+        lora = LoRA(16, 32, layers=LAYERS)
+        return ChoiceLM.from_pretrained(folder, CANDIDATES, TEMPERATURE, lora=lora)
+
+
+def _listed(texts: tuple[str, ...]) -> tuple[Any, Any, dict[str, np.ndarray], Any]:
+    """Tokens, law, rewards and texts of every answer; found once and kept."""
+    path = FOLDER / "worlds" / f"openings-{len(texts)}-{CANDIDATES}.npz"
+    policy = _policy(0)
+    if not path.exists():
+        from infalign.rewards.embedded import VaderReward, gold_reward, training_reward
+
+        tokens, law = policy.choices(texts)
+        answers = policy.responses(texts)
+        judges = {"training": training_reward(), "gold": gold_reward(), "vader": VaderReward()}
+        rewards = {name: judge(texts, answers) for name, judge in judges.items()}
+        save_arrays(path, tokens=tokens, law=law, **rewards)
+    with np.load(path) as stored:
+        tokens, law = stored["tokens"], stored["law"]
+        rewards = {name: stored[name] for name in ("training", "gold", "vader")}
+    policy.adopt(texts, tokens, law)
+    return tokens, law, rewards, tuple(map(tuple, policy.responses(texts)))
