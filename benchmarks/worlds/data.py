@@ -89,7 +89,9 @@ class AlpacaEval:
 
 @functools.cache
 def alpaca_eval(null_model: bool = True) -> AlpacaEval:
-    """58 answers to each of 805 instructions; 57 without `NullModel`'s constant one.
+    """58 answers to each of 797 instructions; 57 without `NullModel`'s constant one.
+
+    Eight more of the 805 instructions lack the answer of a model or two and are left out.
 
     Raises:
         MissingData: the file is not there.
@@ -99,6 +101,8 @@ def alpaca_eval(null_model: bool = True) -> AlpacaEval:
     if not null_model:
         return alpaca_eval().without(NULL_MODEL)
     table = pd.read_parquet(data_file(ANSWERS)).sort_values(["prompt_id", "model"])
+    answers = table.groupby("prompt_id")["model"].transform("size")
+    table = table[answers == table["model"].nunique()]
     asked = table.drop_duplicates("prompt_id")
     models = tuple(sorted(table["model"].unique()))
     shape = (len(asked), len(models))
