@@ -9,7 +9,7 @@ from jaxtyping import Float
 from benchmarks.arena.measuring import Reading, divergences, read
 from benchmarks.arena.runs import Run, kept
 from benchmarks.arena.world import Split, World
-from benchmarks.methods import METHODS
+from benchmarks.methods import METHODS, shows_best
 from infalign.quantile.procedures import RankProcedure
 
 __all__ = ["FARTHEST", "planned", "reading_at", "run_of", "strengths_in"]
@@ -22,7 +22,8 @@ FARTHEST = 1.5
 def run_of(name: str, procedure: RankProcedure, strength: float, seed: int = 0) -> Run:
     """A method of METHODS, made for a procedure at a strength.
 
-    Methods that know no procedure share one run between all: their label says `any`.
+    Methods that know no procedure share one run between all, labelled `any`; those that know only
+    which end of the ranks is shown share one for each, `best` and `worst`.
 
     Example:
         >>> from infalign import BestOfN
@@ -30,7 +31,8 @@ def run_of(name: str, procedure: RankProcedure, strength: float, seed: int = 0) 
         ('optimal-best-of-4-kl1.1', 'identity-any-kl1.1')
     """
     entry = METHODS[name]
-    meant = procedure.name if entry.aware else "any"
+    end = "best" if shows_best(procedure) else "worst"
+    meant = procedure.name if entry.aware else end if entry.one_sided else "any"
     label = f"{name}-{meant}-{entry.dial}{strength:g}"
     return Run(label, entry.make(procedure, strength), seed)
 

@@ -10,7 +10,7 @@ from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.transforms import Exponential, Identity, Log
 
-__all__ = ["METHODS", "Entry", "Method", "Reinforced", "Transformed"]
+__all__ = ["METHODS", "Entry", "Method", "Reinforced", "Transformed", "shows_best"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +29,22 @@ class Entry:
     """What a strength is: wanted `kl` of the optimum in nats, `n`, or `beta`."""
     aware: bool = False
     """Whether it depends on the procedure, so that each one needs its own run."""
+    one_sided: bool = False
+    """Whether it depends on nothing of the procedure but which end it shows, best or worst."""
 
 
-KLS = (1.1, 2.2)
+KLS = (0.55, 1.1, 2.2)
 """A little more than the KLs compared at, because training ends short of its optimum."""
+
+
+def shows_best(procedure: RankProcedure) -> bool:
+    """Whether a procedure is more likely to answer with its best candidate than its worst."""
+    return bool(procedure.rank_density(0.99) > procedure.rank_density(0.01))
 
 
 def _steep(procedure: RankProcedure) -> Exponential:
     """exp(10u) where the best is shown, −exp(−10u) where the worst is."""
-    prefers_best = procedure.rank_density(0.99) > procedure.rank_density(0.01)
-    return Exponential(10.0 if prefers_best else -10.0)
+    return Exponential(10.0 if shows_best(procedure) else -10.0)
 
 
 METHODS: Mapping[str, Entry] = MappingProxyType(
@@ -55,7 +61,7 @@ METHODS: Mapping[str, Entry] = MappingProxyType(
             "2412.19792",
             lambda procedure, kl: Transformed(_steep(procedure), kl),
             KLS,
-            aware=True,
+            one_sided=True,
         ),
         "identity": Entry(
             "calibrated only", "2412.19792", lambda _, kl: Transformed(Identity(), kl), KLS
