@@ -10,10 +10,10 @@ export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format figures install clean
+.PHONY: help demo test check format figures bench bench-smoke install clean
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infalign needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -51,6 +51,12 @@ check: $(VENV)/.dev  ## style, types
 figures: $(VENV)/.dev  ## compute the figures and tables of the documents anew
 	$(BIN)/python docs/figures.py
 	$(BIN)/python docs/choosing.py --write
+
+bench: $(VENV)/.dev $(VENV)/.released  ## measure every claim, hours; interrupted, it goes on (benchmarks/README.md)
+	$(BIN)/python -m benchmarks.bench
+
+bench-smoke: $(VENV)/.dev $(VENV)/.released  ## run every benchmark in small, minutes
+	$(BIN)/python -m benchmarks.bench --smoke
 
 format: $(VENV)/.dev  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,1 @@
+"""One claim, measured; see README.md."""
