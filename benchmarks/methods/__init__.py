@@ -4,8 +4,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from benchmarks.methods.ipo import IPO
+from benchmarks.methods.log_sigmoid import LogSigmoid
 from benchmarks.methods.method import Method, Reinforced
+from benchmarks.methods.normalised import Normalised
+from benchmarks.methods.raw import Raw
 from benchmarks.methods.transformed import Transformed
+from benchmarks.methods.weighted_sft import WeightedSFT
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.transforms import Exponential, Identity, Log
@@ -67,5 +72,16 @@ METHODS: Mapping[str, Entry] = MappingProxyType(
             "calibrated only", "2412.19792", lambda _, kl: Transformed(Identity(), kl), KLS
         ),
         "log": Entry("log u", "2412.19792", lambda _, kl: Transformed(Log(), kl), KLS),
+        "raw": Entry("RL on the raw reward", "2402.14740", lambda _, kl: Raw(kl), KLS),
+        "normalised": Entry(
+            "RL, reward normalised per prompt", "2402.03300", lambda _, kl: Normalised(kl), KLS
+        ),
+        "log_sigmoid": Entry(
+            "RL, log-sigmoid of centred reward", "2402.00742", lambda _, kl: LogSigmoid(kl), KLS
+        ),
+        "weighted_sft": Entry(
+            "reward-weighted SFT", "1910.00177", lambda _, kl: WeightedSFT(kl), KLS
+        ),
+        "ipo": Entry("IPO, ranked pairs", "2310.12036", lambda _, kl: IPO(kl), KLS),
     }
 )
