@@ -103,6 +103,32 @@ def test_one_sample_set_serves_every_n():
         np.testing.assert_allclose(itself, 0.5, atol=1e-12)
 
 
+@pytest.mark.parametrize("family", [procedures.BestOfN, procedures.WorstOfN])
+@pytest.mark.parametrize("levels", [3, 1000], ids=["ties", "distinct"])
+def test_every_n_at_once_equals_enumeration(family, levels):
+    rng = np.random.default_rng(11)
+    a, b = rng.integers(levels, size=(4, 6)).astype(float), rng.integers(levels, size=(4, 5)) * 1.0
+    fast = evaluation.win_rates_every_n(a, b, family)
+    assert fast.shape == (4, 5)  # as many as the smaller side has samples
+    for n in range(1, 6):
+        slow = [enumerated(x, y, family(n), family(n)) for x, y in zip(a, b, strict=True)]
+        np.testing.assert_allclose(fast[:, n - 1], slow, atol=1e-12)
+
+
+def test_every_n_at_once_is_the_same_in_many_chunks_and_in_any_order(monkeypatch):
+    rng = np.random.default_rng(12)
+    a, b = rng.normal(size=(50, 9)).round(1), rng.normal(size=(50, 12)).round(1)
+    whole = evaluation.win_rates_every_n(a, b, ns=[4, 1])
+    np.testing.assert_array_equal(whole, evaluation.win_rates_every_n(a, b)[:, [3, 0]])
+    monkeypatch.setattr("infalign.evaluation.win_rates.CHUNK", 7)
+    np.testing.assert_array_equal(whole, evaluation.win_rates_every_n(a, b, ns=[4, 1]))
+    for column, n in enumerate((4, 1)):
+        alone = evaluation.win_rate_samples(a, b, procedures.BestOfN(n))
+        np.testing.assert_allclose(whole[:, column], alone, atol=1e-12)
+    with pytest.raises(ValueError, match="only 9 samples"):
+        evaluation.win_rates_every_n(a, b, ns=[10])
+
+
 def test_weights_stay_exact_for_many_samples():
     weights = subset_weights(5000, np.eye(64)[63])
     assert weights.sum() == pytest.approx(1)

@@ -23,7 +23,13 @@ from infalign.evaluation.estimates import (
     paired_difference,
 )
 from infalign.evaluation.ideal import Ideal, ideal_table
-from infalign.evaluation.win_rates import compare, fraction_of_limit, picks, win_rate_samples
+from infalign.evaluation.win_rates import (
+    compare,
+    fraction_of_limit,
+    picks,
+    win_rate_samples,
+    win_rates_every_n,
+)
 
 __all__ = [
     "Answers",
@@ -42,4 +48,5 @@ __all__ = [
     "paired_difference",
     "picks",
     "win_rate_samples",
+    "win_rates_every_n",
 ]

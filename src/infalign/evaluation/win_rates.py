@@ -5,15 +5,22 @@ variance, and one set of m samples serves every N ≤ m. Resampling with replace
 best@N") draws the same response twice and is biased low.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from jaxtyping import Float
+from scipy import sparse
 
 from infalign.evaluation.estimates import refuse_unscored
-from infalign.quantile.procedures import RankProcedure
+from infalign.quantile.procedures import BestOfN, RankProcedure
+from infalign.quantile.ranks import count_ranks
 from infalign.quantile.subsets import average_over_ties, subset_weights, tie_bounds
 from infalign.quantile.win_rate import frontier
 
-__all__ = ["compare", "fraction_of_limit", "picks", "win_rate_samples"]
+__all__ = ["compare", "fraction_of_limit", "picks", "win_rate_samples", "win_rates_every_n"]
+
+CHUNK = 1 << 11
+"""Prompts at a time, so that what lies between stays in the processor's cache."""
 
 
 def win_rate_samples(
@@ -57,6 +64,72 @@ def win_rate_samples(
     if policy_judged is None or reference_judged is None:
         policy_judged, reference_judged = policy_rewards, reference_rewards
     return compare(policy_judged, policy_picks, reference_judged, reference_picks)
+
+
+def win_rates_every_n(
+    policy_rewards: Float[np.ndarray, "P m"],
+    reference_rewards: Float[np.ndarray, "P M"],
+    family: Callable[[int], RankProcedure] = BestOfN,
+    ns: Sequence[int] | None = None,
+) -> Float[np.ndarray, "P n"]:
+    """`win_rate_samples` of a whole family at once: every N from one sort of the same samples.
+
+    What N does to Ŵ = Σ_i w_i·(S(below_i) + S(below_i + tied_i))/2 is a table over the rank i of a
+    policy sample among its own and the number of reference samples below it (S: cumulative weights
+    of the reference's ranks). So samples are ranked once, and a win rate for each N is a sum of m
+    rows of that table. A million prompts with 64 samples on both sides, every N ≤ 64, take seconds.
+
+    Args:
+        policy_rewards: m samples of the policy to each prompt; never those trained on.
+        reference_rewards: M fresh samples of the reference; never those that calibrated.
+        family: n → procedure, for both sides.
+        ns: Numbers of candidates, columns of the result; where None 1 … min(m, M).
+
+    Raises:
+        ValueError: A reward is not finite, shapes disagree, or an N exceeds the samples.
+
+    Example:
+        >>> policy, reference = np.array([[1.0, 3.0]]), np.array([[0.0, 2.0]])
+        >>> win_rates_every_n(policy, reference).tolist()
+        [[0.75, 1.0]]
+    """
+    refuse_unscored({"policy_rewards": policy_rewards, "reference_rewards": reference_rewards})
+    m, others = policy_rewards.shape[1], reference_rewards.shape[1]
+    ns = range(1, min(m, others) + 1) if ns is None else ns
+    table = np.stack([_won_by_rank(m, others, family(n)) for n in ns], axis=-1)
+    rates = np.empty((len(policy_rewards), len(ns)))
+    for first in range(0, len(rates), CHUNK):
+        part = slice(first, first + CHUNK)
+        rates[part] = _sums_of_rows(policy_rewards[part], reference_rewards[part], table)
+    return rates
+
+
+def _won_by_rank(m: int, others: int, procedure: RankProcedure) -> Float[np.ndarray, "m M1"]:
+    """What the i-th smallest of m policy samples adds to Ŵ with c reference samples below it."""
+    ours = subset_weights(m, procedure.rank_probabilities)
+    theirs = subset_weights(others, procedure.rank_probabilities)
+    return np.outer(ours, np.concatenate([[0.0], np.cumsum(theirs)]))
+
+
+def _sums_of_rows(
+    policy_rewards: Float[np.ndarray, "P m"],
+    reference_rewards: Float[np.ndarray, "P M"],
+    table: Float[np.ndarray, "m M1 n"],
+) -> Float[np.ndarray, "P n"]:
+    """Σ_i table[i, below_i], a tie with the reference half of it on either side."""
+    prompts, m = policy_rewards.shape
+    # Tied samples of one side meet the same opponents, so their order does not matter.
+    reference = np.sort(reference_rewards, axis=1)
+    below, ties = count_ranks(reference, np.arange(prompts), np.sort(policy_rewards, axis=1))
+    places = np.arange(m) * table.shape[1] + below
+    if ties.any():
+        places = np.concatenate([places, places + ties], axis=1)
+    each = places.shape[1]
+    # Rows of a sparse matrix that repeat a column add up, which is what is wanted.
+    ends = np.arange(prompts + 1) * each
+    share = np.full(places.size, m / each)
+    chosen = sparse.csr_matrix((share, places.ravel(), ends), (prompts, m * table.shape[1]))
+    return chosen @ table.reshape(-1, table.shape[2])
 
 
 def picks(rewards: Float[np.ndarray, "P m"], procedure: RankProcedure) -> Float[np.ndarray, "P m"]:
