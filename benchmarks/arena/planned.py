@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.arena.measuring import Reading, divergences, read
+from benchmarks.arena.measuring import Reading, at_kl, divergences, read
 from benchmarks.arena.runs import Run, kept
 from benchmarks.arena.world import Split, World
 from benchmarks.methods import METHODS, shows_best
 from infalign.quantile.procedures import RankProcedure
 
-__all__ = ["FARTHEST", "planned", "reading_at", "run_of", "strengths_in"]
+__all__ = ["FARTHEST", "law_at", "planned", "reading_at", "run_of", "strengths_in"]
 
 FARTHEST = 1.5
 """A run is read at a KL only if it reached at most this many times as much."""
@@ -92,6 +92,26 @@ def reading_at(
     what training at 0.8 gives (identity: 0.849 instead of 0.822). Runs beyond FARTHEST times the
     KL are therefore not read, and runs that were not made are passed over.
     """
+    law = _nearest(world, name, procedure, split, kl, seed)
+    return None if law is None else read(law, world, split, procedure, kl=kl, judge=judge)
+
+
+def law_at(
+    world: World,
+    name: str,
+    procedure: RankProcedure,
+    split: Split,
+    kl: float,
+    seed: int = 0,
+) -> Float[np.ndarray, "P C"] | None:
+    """The law that :func:`reading_at` reads, brought to the KL; rows of the split."""
+    law, rows = _nearest(world, name, procedure, split, kl, seed), world.rows(split)
+    return None if law is None else at_kl(law[rows], world.law[rows], kl)
+
+
+def _nearest(
+    world: World, name: str, procedure: RankProcedure, split: Split, kl: float, seed: int
+) -> Float[np.ndarray, "P C"] | None:
     nearest = None
     for strength in strengths_in(world, name, seed):
         try:
@@ -100,7 +120,7 @@ def reading_at(
             continue
         if kl <= reached <= FARTHEST * kl and (nearest is None or reached < nearest[0]):
             nearest = reached, law
-    return nearest and read(nearest[1], world, split, procedure, kl=kl, judge=judge)
+    return nearest and nearest[1]
 
 
 def _reached(world: World, run: Run, split: Split) -> tuple[Float[np.ndarray, "P C"], float]:
