@@ -19,8 +19,8 @@ from infalign import BestOfN
 from infalign.quantile.tilting import beta_for_atoms_kl, tilt_atoms
 
 REACHED = 5e-3
-"""Largest total variation of a trained table to its optimum. 600 steps of AdamW leave up to 0.002 at
-the prompt that moves most: a response that has almost no mass has almost no gradient. Optima of
+"""Largest total variation of a trained table to its optimum. 600 steps of AdamW leave up to 0.002
+at the prompt that moves most: a response that has almost no mass has almost no gradient. Optima of
 different methods are APART or more."""
 APART = 0.02
 
