@@ -1,0 +1,1 @@
+"""Calibration on real judge scores: uniform, how many rollouts, plain or posterior mean."""
