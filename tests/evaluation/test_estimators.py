@@ -115,6 +115,16 @@ def test_every_n_at_once_equals_enumeration(family, levels):
         np.testing.assert_allclose(fast[:, n - 1], slow, atol=1e-12)
 
 
+@pytest.mark.parametrize("family", [procedures.BestOfN, procedures.WorstOfN])
+def test_rewards_of_every_n_equal_enumeration(family):
+    rewards = np.random.default_rng(13).integers(4, size=(3, 6)).astype(float)
+    fast = evaluation.rewards_every_n(rewards, family)
+    for n in range(1, 7):
+        laws = [decoded(row, row, family(n)) for row in rewards]
+        slow = [sum(value * mass for value, mass in law.items()) for law in laws]
+        np.testing.assert_allclose(fast[:, n - 1], slow, atol=1e-12)
+
+
 def test_every_n_at_once_is_the_same_in_many_chunks_and_in_any_order(monkeypatch):
     rng = np.random.default_rng(12)
     a, b = rng.normal(size=(50, 9)).round(1), rng.normal(size=(50, 12)).round(1)

@@ -27,6 +27,7 @@ from infalign.evaluation.win_rates import (
     compare,
     fraction_of_limit,
     picks,
+    rewards_every_n,
     win_rate_samples,
     win_rates_every_n,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "kl_from_log_probs",
     "paired_difference",
     "picks",
+    "rewards_every_n",
     "win_rate_samples",
     "win_rates_every_n",
 ]

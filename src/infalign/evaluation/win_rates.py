@@ -17,7 +17,14 @@ from infalign.quantile.ranks import count_ranks
 from infalign.quantile.subsets import average_over_ties, subset_weights, tie_bounds
 from infalign.quantile.win_rate import frontier
 
-__all__ = ["compare", "fraction_of_limit", "picks", "win_rate_samples", "win_rates_every_n"]
+__all__ = [
+    "compare",
+    "fraction_of_limit",
+    "picks",
+    "rewards_every_n",
+    "win_rate_samples",
+    "win_rates_every_n",
+]
 
 CHUNK = 1 << 11
 """Prompts at a time, so that what lies between stays in the processor's cache."""
@@ -102,6 +109,36 @@ def win_rates_every_n(
         part = slice(first, first + CHUNK)
         rates[part] = _sums_of_rows(policy_rewards[part], reference_rewards[part], table)
     return rates
+
+
+def rewards_every_n(
+    rewards: Float[np.ndarray, "P m"],
+    family: Callable[[int], RankProcedure] = BestOfN,
+    ns: Sequence[int] | None = None,
+) -> Float[np.ndarray, "P n"]:
+    """Unbiased mean reward of what is decoded, for every N: best@N, and pass@N where r is 0 or 1.
+
+    R̂ = Σ_i w_i·r_(i): each of all size-N subsets of the m samples counts once.
+
+    Args:
+        rewards: m samples to each prompt, in the reward's own unit.
+        family: n → procedure.
+        ns: Numbers of candidates, columns of the result; where None 1 … m.
+
+    Raises:
+        ValueError: A reward is not finite, or an N exceeds the samples.
+
+    Reference: pass@k, "Evaluating Large Language Models Trained on Code" (arXiv:2107.03374).
+
+    Example:
+        >>> rewards_every_n(np.array([[0.0, 1.0, 0.0]])).round(3).tolist()
+        [[0.333, 0.667, 1.0]]
+    """
+    refuse_unscored({"rewards": rewards})
+    m = rewards.shape[1]
+    ns = range(1, m + 1) if ns is None else ns
+    weights = [subset_weights(m, family(n).rank_probabilities) for n in ns]
+    return np.sort(rewards, axis=1) @ np.stack(weights, axis=-1)
 
 
 def _won_by_rank(m: int, others: int, procedure: RankProcedure) -> Float[np.ndarray, "m M1"]:
