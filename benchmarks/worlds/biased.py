@@ -175,19 +175,27 @@ class Errors(Bias):
 
 
 def words_near(world: World, share: float, count: int = 1) -> list[str]:
-    """The words whose responses' mean mass under the reference comes nearest to `share`.
+    """Words that a policy could game a reward with, at most prompts.
+
+    Of the words whose responses have a mean mass under the reference within a quarter of `share`
+    (the nearest where there is none), those that occur at most prompts.
 
     Example:
         >>> from benchmarks.worlds.made import made
         >>> len(words_near(made(), share=0.1, count=2))
         2
     """
-    found: dict[str, float] = {}
-    for row, law in zip(world.responses, world.law, strict=True):
-        for text, mass in zip(row, law, strict=True):
+    mass: dict[str, float] = {}
+    prompts: dict[str, set[int]] = {}
+    for number, (row, law) in enumerate(zip(world.responses, world.law, strict=True)):
+        for text, part in zip(row, law, strict=True):
             for word in _words(text):
-                found[word] = found.get(word, 0.0) + float(mass) / len(world.law)
-    return sorted(found, key=lambda word: (abs(np.log(found[word] / share)), word))[:count]
+                mass[word] = mass.get(word, 0.0) + float(part) / len(world.law)
+                prompts.setdefault(word, set()).add(number)
+    away = {word: abs(float(np.log(found / share))) for word, found in mass.items()}
+    nearest = sorted(away, key=lambda word: (away[word], word))
+    near = [word for word in nearest if away[word] < 0.25] or nearest
+    return sorted(near, key=lambda word: (-len(prompts[word]), away[word], word))[:count]
 
 
 def _words(text: str) -> set[str]:
