@@ -1,0 +1,1 @@
+"""Estimators of what decoding wins: bias, variance, coverage, speed."""
