@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from benchmarks.arena.runs import FOLDER, save_arrays
 from benchmarks.arena.world import Schedule, World
@@ -60,16 +61,22 @@ def _listed(texts: tuple[str, ...]) -> tuple[Any, Any, dict[str, np.ndarray], An
     """Tokens, law, rewards and texts of every answer; found once and kept."""
     path = FOLDER / "worlds" / f"openings-{len(texts)}-{CANDIDATES}.npz"
     policy = _policy(0)
-    if not path.exists():
-        from infalign.rewards.embedded import VaderReward, gold_reward, training_reward
-
-        tokens, law = policy.choices(texts)
-        answers = policy.responses(texts)
-        judges = {"training": training_reward(), "gold": gold_reward(), "vader": VaderReward()}
-        rewards = {name: judge(texts, answers) for name, judge in judges.items()}
-        save_arrays(path, tokens=tokens, law=law, **rewards)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):  # minutes: two programs need not do it twice
+        if not path.exists():
+            save_arrays(path, **_judged(policy, texts))
     with np.load(path) as stored:
         tokens, law = stored["tokens"], stored["law"]
         rewards = {name: stored[name] for name in ("training", "gold", "vader")}
     policy.adopt(texts, tokens, law)
     return tokens, law, rewards, tuple(map(tuple, policy.responses(texts)))
+
+
+def _judged(policy: Any, texts: tuple[str, ...]) -> dict[str, np.ndarray]:
+    from infalign.rewards.embedded import VaderReward, gold_reward, training_reward
+
+    tokens, law = policy.choices(texts)
+    answers = policy.responses(texts)
+    judges = {"training": training_reward(), "gold": gold_reward(), "vader": VaderReward()}
+    rewards = {name: judge(texts, answers) for name, judge in judges.items()}
+    return {"tokens": tokens, "law": law, **rewards}
