@@ -1,0 +1,124 @@
+"""Claim 1: at equal KL the optimal transform wins most after decoding.
+
+python -m benchmarks.frontier.run [--smoke] [--only-kept] [--list-runs] [--worlds NAME ...]
+
+Runs are made once and kept; what is interrupted goes on by the same command.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.arena.comparing import comparisons, described, points
+from benchmarks.arena.results import about, save
+from benchmarks.arena.runs import ensure
+from benchmarks.arena.world import World
+from benchmarks.frontier.cases import AGAIN, CASES, FOURS, SMOKE, Case, runs
+from benchmarks.methods import METHODS
+
+__all__ = ["made_worlds", "main", "target", "told"]
+
+HERE = Path(__file__).parent
+SEED = 0
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measures the claim; returns what `result.json` gets."""
+    options = _options(argv)
+    cases = {"made": SMOKE} if options.smoke else {n: CASES[n] for n in options.worlds or CASES}
+    worlds, absent = made_worlds(cases)
+    if options.list_runs:
+        list_runs(cases, worlds)
+        return {}
+    result: dict[str, Any] = {
+        "about": about(seed=SEED, mode="smoke" if options.smoke else "full"),
+        "titles": {name: entry.title for name, entry in METHODS.items()},
+        "absent": absent,
+        "worlds": {name: described(world) for name, world in worlds.items()},
+        "cases": [],
+        "points": [],
+        "seeds": [],
+    }
+    for name, world in worlds.items():
+        if not options.only_kept:
+            ensure(world, runs(cases[name], world), told(name))
+        for part, found in measured(cases[name], world).items():
+            result[part] += found
+    if (text := HERE / "text.json").exists() and not options.smoke:
+        result["text"] = json.loads(text.read_text(encoding="utf-8"))
+    if path := target(options, HERE):
+        save(path, result)
+    return result
+
+
+def measured(case: Case, world: World) -> dict[str, list[dict[str, Any]]]:
+    """All that is said of a world, from the runs that are there."""
+    found: dict[str, list[dict[str, Any]]] = {"cases": [], "points": [], "seeds": []}
+    for procedure in case.procedures:
+        found["cases"] += comparisons(world, case.names, procedure, "train", case.kls)
+        if case.held_out and procedure in FOURS:
+            held_out = comparisons(world, case.names, procedure, "held-out", case.held_out)
+            found["cases"] += held_out
+    found["points"] = points(world, case.names, case.procedures, ("train",))
+    if len(world.splits) > 1:
+        fours = [procedure for procedure in case.procedures if procedure in FOURS]
+        found["points"] += points(world, case.names, fours, ("held-out",))
+    for seed in case.seeds if len(case.seeds) > 1 else ():
+        found["seeds"] += comparisons(world, AGAIN, FOURS[0], "train", [1.0], seed=seed)
+    return found
+
+
+def made_worlds(cases: Mapping[str, Case]) -> tuple[dict[str, World], dict[str, str]]:
+    """The worlds that can be made here, and why the others cannot."""
+    worlds, absent = {}, {}
+    for name, case in cases.items():
+        try:
+            worlds[name] = case.world()
+        except (FileNotFoundError, ModuleNotFoundError) as why:
+            absent[name] = str(why).split("\n")[0]
+            print(f"{name} is skipped: {absent[name]}", file=sys.stderr)
+    return worlds, absent
+
+
+def list_runs(cases: Mapping[str, Case], worlds: Mapping[str, World]) -> None:
+    """Prints world, label, seed and whether it was made, most telling first."""
+    for name, world in worlds.items():
+        for run in runs(cases[name], world):
+            state = "made" if run.path(world).exists() else "missing"
+            print(f"{name}\t{run.label}\tseed {run.seed}\t{state}")
+
+
+def told(world: str) -> Callable[[int, int, str], None]:
+    """Progress on stderr."""
+
+    def tell(done: int, all_of_them: int, label: str) -> None:
+        print(f"{world}: {done}/{all_of_them} {label}", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def target(options: argparse.Namespace, folder: Path) -> Path | None:
+    """Where the result goes: nowhere for a part of it, unless it is asked for."""
+    if options.output:
+        return Path(options.output)
+    return None if options.smoke or options.worlds else folder / "result.json"
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.frontier.run", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--smoke", action="store_true", help="seconds, a made world")
+    parser.add_argument("--only-kept", action="store_true", help="read runs that are there")
+    parser.add_argument("--list-runs", action="store_true", help="name the runs that it takes")
+    worlds = {"nargs": "+", "choices": list(CASES), "metavar": "WORLD"}
+    parser.add_argument("--worlds", **worlds, help=f"of {', '.join(CASES)}; writes no result")
+    parser.add_argument("--output", metavar="FILE", help="instead of result.json beside this file")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
