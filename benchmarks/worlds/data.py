@@ -9,6 +9,7 @@ import functools
 import gzip
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,16 @@ class AlpacaEval:
     """P rows of M answers."""
     scores: Float[np.ndarray, "P M"]
     """Judged probability that the answer beats gpt4_1106_preview's. [0, 1]."""
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> "AlpacaEval":
+        """Some of the instructions, in the order given."""
+        return dataclasses.replace(
+            self,
+            instructions=tuple(self.instructions[row] for row in rows),
+            sources=tuple(self.sources[row] for row in rows),
+            responses=tuple(self.responses[row] for row in rows),
+            scores=self.scores[rows],
+        )
 
     def without(self, *models: str) -> "AlpacaEval":
         """The same without some of the models."""
