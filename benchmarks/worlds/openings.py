@@ -18,15 +18,26 @@ LAYERS = 12
 """Adapted, of 30: the last ones."""
 
 
+LISTED = 256
+"""Openings of either split whose answers are listed and judged; a world takes the first of them."""
+
+
 @functools.cache
-def openings(train: int = 256, test: int = 256) -> World:
-    """Prompts `Movie review: "An eloquent, reflective and`, answers of one token."""
-    texts = embedded_prompts(train, "train") + embedded_prompts(test, "test")
-    tokens, law, judges, answers = _listed(tuple(texts))
+def openings(train: int = 128, test: int = 256) -> World:
+    """Prompts `Movie review: "An eloquent, reflective and`, answers of one token.
+
+    Args:
+        train: Prompts trained on, at most 256.
+        test: Prompts held out, at most 256.
+    """
+    every = tuple(embedded_prompts(LISTED, "train") + embedded_prompts(LISTED, "test"))
+    rows = [*range(train), *range(LISTED, LISTED + test)]
+    listed = {name: values[rows] for name, values in _listed(every).items()}
+    texts = [every[row] for row in rows]
 
     def policy(seed: int) -> Any:
         fresh = _policy(seed)
-        fresh.adopt(texts, tokens, law)
+        fresh.adopt(texts, listed["tokens"], listed["law"])
         return fresh
 
     return World(
@@ -35,11 +46,11 @@ def openings(train: int = 256, test: int = 256) -> World:
         "MiniLM head on people's ratings; gold: SmolLM2 head on other ratings",
         prompts=tuple(map(Prompt.from_text, texts)),
         trained=train,
-        responses=answers,
-        law=law,
-        judges=judges,
+        responses=tuple(tuple(map(str, row)) for row in listed["answers"]),
+        law=listed["law"],
+        judges={name: listed[name] for name in ("training", "gold", "vader")},
         policy=policy,
-        schedule=Schedule(steps=200, learning_rate=1e-3, prompts_per_step=24),
+        schedule=Schedule(steps=120, learning_rate=1e-3, prompts_per_step=24),
     )
 
 
@@ -57,26 +68,23 @@ def _policy(seed: int) -> Any:
         return ChoiceLM.from_pretrained(folder, CANDIDATES, TEMPERATURE, lora=lora)
 
 
-def _listed(texts: tuple[str, ...]) -> tuple[Any, Any, dict[str, np.ndarray], Any]:
-    """Tokens, law, rewards and texts of every answer; found once and kept."""
+def _listed(texts: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Tokens, texts, law and rewards of every answer; found once and kept."""
     path = FOLDER / "worlds" / f"openings-{len(texts)}-{CANDIDATES}.npz"
-    policy = _policy(0)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):  # minutes: two programs need not do it twice
         if not path.exists():
-            save_arrays(path, **_judged(policy, texts))
+            save_arrays(path, **_judged(texts))
     with np.load(path) as stored:
-        tokens, law = stored["tokens"], stored["law"]
-        rewards = {name: stored[name] for name in ("training", "gold", "vader")}
-    policy.adopt(texts, tokens, law)
-    return tokens, law, rewards, tuple(map(tuple, policy.responses(texts)))
+        return dict(stored)
 
 
-def _judged(policy: Any, texts: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _judged(texts: tuple[str, ...]) -> dict[str, np.ndarray]:
     from infalign.rewards.embedded import VaderReward, gold_reward, training_reward
 
+    policy = _policy(0)
     tokens, law = policy.choices(texts)
     answers = policy.responses(texts)
     judges = {"training": training_reward(), "gold": gold_reward(), "vader": VaderReward()}
     rewards = {name: judge(texts, answers) for name, judge in judges.items()}
-    return {"tokens": tokens, "law": law, **rewards}
+    return {"tokens": tokens, "law": law, "answers": np.array(answers), **rewards}
