@@ -19,7 +19,7 @@ from infalign.quantile.win_rate import frontier
 
 __all__ = ["JUDGES", "aim", "comparisons", "described", "points"]
 
-JUDGES = ("training", "gold")
+JUDGES = ("training", "gold", "judge")
 """Those that results speak of, where a world has them."""
 
 

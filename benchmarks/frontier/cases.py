@@ -104,7 +104,9 @@ CASES: Mapping[str, Case] = MappingProxyType(
             held_out=(0.2, 0.4, 0.8),
         ),
         "answers": Case(_world("answers", "answers"), BEST),
-        "helpful_base": Case(_world("answers", "answers", source="helpful_base"), (BestOfN(4),)),
+        "answers-helpful_base": Case(
+            _world("answers", "answers", source="helpful_base"), (BestOfN(4),)
+        ),
         "judged_answers": Case(_world("answers", "judged_answers"), BEST),
         "harmless": Case(_world("harmless", "harmless"), WORST),
     }

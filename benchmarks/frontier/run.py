@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "about": about(seed=SEED, mode="smoke" if options.smoke else "full"),
         "titles": {name: entry.title for name, entry in METHODS.items()},
         "absent": absent,
-        "worlds": {name: described(world) for name, world in worlds.items()},
+        "worlds": {world.name: described(world) for world in worlds.values()},
         "cases": [],
         "points": [],
         "seeds": [],
