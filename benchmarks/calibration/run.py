@@ -39,28 +39,22 @@ class Plan:
 
     procedures: tuple[str, ...] = ("best_of_4", "best_of_16", "worst_of_4")
     kls: tuple[float, ...] = (0.5, 1.0, 2.0)
+    ks: tuple[int, ...] = (4, 8, 16, 32, 57, 128)
+    """Rollouts that calibrate."""
     judged: int = 25
-    """Answers that are judged; the others may calibrate."""
-    ks: tuple[int, ...] = (4, 8, 16, 32)
-    """Calibrating answers."""
-    few: int = 9
-    """Judged answers where up to `most` calibrate."""
-    most: tuple[int, ...] = (4, 16, 32, 48)
+    """Answers that are judged where calibrating answers are others."""
+    apart: tuple[int, ...] = (4, 8, 16, 32)
+    """Calibrating answers there."""
+    compared: int = 57
+    """Rollouts where calibrating is compared with not doing so."""
     uniform: tuple[int, ...] = (4, 8, 16, 32, 57)
     """K at which uniformity is tested."""
-    repeats: int = 10
-    """Splits of each prompt's answers."""
+    repeats: int = 5
+    """Draws for each prompt."""
 
 
-SMOKE = Plan(
-    procedures=("best_of_4",),
-    kls=(1.0,),
-    judged=25,
-    ks=(4, 16),
-    most=(),
-    uniform=(4, 16),
-    repeats=3,
-)
+SMOKE = Plan(("best_of_4",), (1.0,), (4, 16), 25, (4, 16), 57, (4, 16), 3)
+WITH_NULL_MODEL = Plan(kls=(1.0,), ks=(16, 57), apart=(16,))
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -89,13 +83,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def _full(plan: Plan, seed: int) -> dict[str, Any]:
     answers, all_answers = alpaca_eval(null_model=False), alpaca_eval()
     sets = {
-        "answers": answers.scores,
-        "with NullModel": all_answers.scores,
-        "made": skewed(*answers.scores.shape, np.random.default_rng([seed, 9])),
+        "answers": (answers.scores, plan),
+        "made": (skewed(*answers.scores.shape, np.random.default_rng([seed, 9])), plan),
+        "with NullModel": (all_answers.scores, WITH_NULL_MODEL),
     }
     result: dict[str, Any] = {
-        name: piece("calibration", name, (plan, seed), lambda s=scores: _measured(s, plan, seed))
-        for name, scores in sets.items()
+        name: piece("calibration", name, (p, seed), lambda s=s, p=p: _measured(s, p, seed))
+        for name, (s, p) in sets.items()
     }
     asked = (plan.procedures, plan.kls, plan.ks)
     result["planner"] = piece("calibration", "planner", asked, lambda: planned(*asked))
@@ -111,26 +105,26 @@ def _measured(scores: Float[np.ndarray, "P C"], plan: Plan, seed: int) -> dict[s
         "prompts": len(scores),
         "systems": scores.shape[1],
         "share tied": _share_tied(scores),
-        "uniform": {str(k): uniformity(scores, k, 10 * plan.repeats, rng) for k in sizes},
+        "uniform": {str(k): uniformity(scores, k, 20 * plan.repeats, rng) for k in sizes},
         "pull": {
-            str(k): {w: recorded(e) for w, e in pull_to_half(scores, k, plan.repeats, rng).items()}
+            str(k): {
+                w: recorded(e) for w, e in pull_to_half(scores, k, 2 * plan.repeats, rng).items()
+            }
             for k in sizes
         },
         "rejected prompts": rejected_prompts(scores, rng),
         "spread": spread_of(scores),
-        "error of u": error_of_u(scores, [*plan.ks, 48], plan.repeats, rng),
+        "error of u": error_of_u(scores, (4, 8, 16, 32, 48), 2 * plan.repeats, rng),
     }
-    split = Split.drawn(scores, plan.judged, plan.repeats, rng)
-    found["costs"] = _over(split, plan, plan.ks)
+    rollouts = Split.rollouts(scores, max(*plan.ks, plan.compared), plan.repeats, rng)
+    found["costs"] = _over(rollouts, plan, plan.ks)
     found["compared"] = [
-        compared(split, name, kl, plan.ks[-1])
+        compared(rollouts, name, kl, plan.compared)
         for name in ("identity", *plan.procedures)
         for kl in plan.kls
     ]
-    if plan.most:
-        found["costs, few judged"] = _over(
-            Split.drawn(scores, plan.few, plan.repeats, rng), plan, plan.most
-        )
+    apart = Split.disjoint(scores, plan.judged, plan.repeats, rng)
+    found["costs, apart"] = _over(apart, plan, plan.apart)
     return found
 
 

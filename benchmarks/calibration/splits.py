@@ -1,7 +1,9 @@
-"""Some answers to a prompt calibrate, others are judged: no answer does both.
+"""Rollouts that calibrate, answers that are judged: two ways to have both from C answers.
 
-The judged answers are the world in which a policy lives: the reference is uniform over them, and
-a policy is their tilt by training rewards that only the calibrating answers know of.
+`rollouts`: the reference *is* the C answers, each of equal mass; K rollouts are drawn from it, as
+from a language model, and calibrate; win rates are exact sums over the C. `disjoint`: some answers
+calibrate, others are judged, and none does both; the reference is uniform over the judged ones,
+which the calibrating ones do not know, so that few judged answers are a noise of their own.
 """
 
 import dataclasses
@@ -42,7 +44,16 @@ class Split:
     """P."""
 
     @classmethod
-    def drawn(
+    def rollouts(
+        cls, scores: Float[np.ndarray, "P C"], k: int, repeats: int, rng: np.random.Generator
+    ) -> Self:
+        """K calibrating draws from all answers; all answers are judged."""
+        judged = np.tile(scores, (repeats, 1))
+        columns = rng.integers(scores.shape[1], size=(len(judged), k))
+        return cls(np.take_along_axis(judged, columns, 1), judged, len(scores))
+
+    @classmethod
+    def disjoint(
         cls, scores: Float[np.ndarray, "P C"], judged: int, repeats: int, rng: np.random.Generator
     ) -> Self:
         """Which answers are judged is drawn for each prompt; all others may calibrate."""
