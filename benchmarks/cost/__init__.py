@@ -1,0 +1,1 @@
+"""What a training step costs: ours and TRL's, on the same tokens of the same model."""
