@@ -1,0 +1,123 @@
+"""Text policies at one KL: win rates paired by prompt, and what exact tilting would have won."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.arena.results import recorded
+from benchmarks.frontier.text_measuring import procedures
+from benchmarks.frontier.text_methods import Schedule
+from benchmarks.frontier.text_world import Stored, TextWorld
+from infalign.evaluation import estimate, ideal_table, paired_difference
+from infalign.pipeline.measurement import Measurement, at_kl
+from infalign.quantile.optimal import optimal_transform
+from infalign.quantile.transforms import Identity
+from infalign.quantile.win_rate import frontier
+
+__all__ = ["KLS", "compared", "described"]
+
+KLS = (0.125, 0.25, 0.5, 0.75, 1.0)
+"""Where paths are compared, if they get there. Nats."""
+Paths = Mapping[str, Sequence[Measurement]]
+"""Method → its checkpoints."""
+
+
+def described(
+    world: TextWorld,
+    schedule: Schedule,
+    store: Stored,
+    paths: Paths,
+    titles: Mapping[str, str],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """All of one world that goes into the result."""
+    return {
+        "about": world.about,
+        "procedure": world.procedure.name,
+        "prompts": {split: len(world.asked(split)) for split in world.prompts},
+        "trained_on": len(world.prompts["train"]),
+        "rollouts": world.k,
+        "samples": {"policy": world.samples, "reference": world.references},
+        "schedule": {**vars(schedule), "points": list(schedule.points)},
+        "methods": [
+            {
+                "name": name,
+                "title": titles[name],
+                "cpu_seconds": seconds.get(name),
+                "checkpoints": [row for m in paths[name] for row in _checkpoint(world, m)],
+            }
+            for name in paths
+        ],
+        "compared": compared(world, paths),
+        "ideal": _ideal(world, store),
+    }
+
+
+def _checkpoint(world: TextWorld, measured: Measurement) -> list[dict[str, Any]]:
+    rows = []
+    for (split, judge, procedure), wins in measured.wins.items():
+        kl = float(measured.kl[split].mean())
+        limit = _limit(world, procedure, kl)
+        win = estimate(wins)
+        rows.append(
+            {
+                "step": measured.step,
+                "split": split,
+                "judge": judge,
+                "procedure": procedure,
+                "kl": recorded(estimate(measured.kl[split])),
+                "k1": recorded(estimate(measured.k1[split])),
+                "win_rate": recorded(win),
+                "limit": round(limit, 5),
+                "fraction": round((win.value - 0.5) / (limit - 0.5), 4),
+                "fraction_se": round(win.se / (limit - 0.5), 4),
+            }
+        )
+    return rows
+
+
+def compared(world: TextWorld, paths: Paths, ours: str = "optimal") -> list[dict[str, Any]]:
+    """Every method at every KL it passes, and how far `ours` is ahead of it there."""
+    keys = {key: None for path in paths.values() for m in path for key in m.wins}
+    rows = []
+    for split, judge, procedure in keys:
+        for kl in KLS:
+            read = {
+                name: wins
+                for name, path in paths.items()
+                if (wins := at_kl(path, split, judge, procedure, kl)) is not None
+            }
+            for name, wins in read.items():
+                row = {"split": split, "judge": judge, "procedure": procedure, "kl": kl}
+                row |= {"method": name, "win_rate": recorded(estimate(wins))}
+                row["limit"] = round(_limit(world, procedure, kl), 5)
+                if ours in read and name != ours:
+                    row["ahead"] = recorded(paired_difference(read[ours], wins))
+                rows.append(row)
+    return rows
+
+
+def _limit(world: TextWorld, procedure: str, kl: float) -> float:
+    """What no policy exceeds at this KL, by the training reward."""
+    return float(frontier(procedures(world)[procedure], [kl])[0])
+
+
+def _ideal(world: TextWorld, store: Stored, seed: int = 0) -> list[dict[str, Any]]:
+    """Exact tilts of the stored rollouts, cross-fitted: what training is short of."""
+    rows = []
+    for kl in (kl for kl in KLS if 0.25 <= kl <= 1.0):
+        found = ideal_table(
+            store.rewards,
+            [Identity(), optimal_transform(world.procedure, kl=kl)],
+            list(procedures(world).values()),
+            kl,
+            rng=np.random.default_rng(seed),
+        )
+        for row in found:
+            kept = {"kl": kl, "name": row.name, "procedure": row.procedure}
+            kept["win_rate"] = recorded(row.win_rate)
+            if row.gain is not None:
+                kept["ahead_of_raw"] = recorded(row.gain)
+            rows.append(kept)
+    return rows
