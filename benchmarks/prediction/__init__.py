@@ -1,0 +1,1 @@
+"""Claim: the measured win rate lies on the predicted curve, or what keeps it off is known."""

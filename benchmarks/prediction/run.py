@@ -1,0 +1,90 @@
+"""Claim 2: the measured win rate lies on the predicted curve, or it is known what keeps it off.
+
+python -m benchmarks.prediction.run [--smoke] [--only-kept] [--worlds NAME ...] [--output FILE]
+
+Runs are made once and kept; what is interrupted goes on by the same command.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.arena.results import about, save
+from benchmarks.arena.runs import ensure
+from benchmarks.arena.world import World
+from benchmarks.prediction.cases import CASES, SMOKE, Case, decoded
+from benchmarks.prediction.explained import explain
+from benchmarks.prediction.recording import COLUMNS, row_of
+from benchmarks.prediction.summary import summarised
+
+__all__ = ["made_worlds", "main"]
+
+HERE = Path(__file__).parent
+SEED = 0
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measures the claim; returns what `result.json` gets."""
+    options = _options(argv)
+    cases = {"made": SMOKE} if options.smoke else {n: CASES[n] for n in options.worlds or CASES}
+    worlds, absent = made_worlds(cases)
+    rows: list[list[Any]] = []
+    for name, world in worlds.items():
+        makes = not (options.only_kept or cases[name].slow)
+        rows += measured(name, cases[name], world, makes=makes)
+    result = {
+        "about": about(seed=SEED, mode="smoke" if options.smoke else "full"),
+        "absent": absent,
+        "worlds": {name: world.about for name, world in worlds.items()},
+        **summarised(rows),
+        "columns": list(COLUMNS),
+        "rows": rows,
+    }
+    if options.output or not (options.smoke or options.worlds):
+        save(Path(options.output or HERE / "result.json"), result)
+    return result
+
+
+def measured(name: str, case: Case, world: World, *, makes: bool) -> list[list[Any]]:
+    """A row for each run, procedure and split; of the runs that are there unless it makes them."""
+    found = []
+    for calibrated, method, strength, procedure, run in decoded(case, world, SEED):
+        if not (makes or run.path(calibrated).exists()):
+            continue
+        where = f"{name}, K = {calibrated.k or 'all'}"
+        print(f"{where}: {run.label}, {procedure.name}", file=sys.stderr, flush=True)
+        ensure(calibrated, [run])
+        for split in calibrated.splits:
+            said = explain(calibrated, run, split, procedure)
+            found.append(row_of(name, calibrated, split, method, strength, procedure, said))
+    return found
+
+
+def made_worlds(cases: Mapping[str, Any]) -> tuple[dict[str, World], dict[str, str]]:
+    """The worlds that can be made here, and why the others cannot."""
+    worlds, absent = {}, {}
+    for name, case in cases.items():
+        try:
+            worlds[name] = case.world()
+        except (FileNotFoundError, ModuleNotFoundError) as why:
+            absent[name] = str(why).split("\n")[0]
+            print(f"{name} is skipped: {absent[name]}", file=sys.stderr)
+    return worlds, absent
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.prediction.run", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--smoke", action="store_true", help="seconds, a made world")
+    parser.add_argument("--only-kept", action="store_true", help="read runs that are there")
+    worlds = {"nargs": "+", "choices": list(CASES), "metavar": "WORLD"}
+    parser.add_argument("--worlds", **worlds, help=f"of {', '.join(CASES)}; writes no result")
+    parser.add_argument("--output", metavar="FILE", help="instead of result.json beside this file")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
