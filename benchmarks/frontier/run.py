@@ -8,7 +8,7 @@ Runs are made once and kept; what is interrupted goes on by the same command.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from benchmarks.arena.runs import ensure
 from benchmarks.arena.world import World
 from benchmarks.frontier.cases import AGAIN, CASES, FOURS, SMOKE, Case, runs
 from benchmarks.methods import METHODS
+from infalign.quantile.procedures import RankProcedure
+from infalign.quantile.win_rate import frontier
 
 __all__ = ["made_worlds", "main", "target", "told"]
 
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "titles": {name: entry.title for name, entry in METHODS.items()},
         "absent": absent,
         "worlds": {world.name: described(world) for world in worlds.values()},
+        "limits": limits(procedure for case in cases.values() for procedure in case.procedures),
         "cases": [],
         "points": [],
         "seeds": [],
@@ -69,6 +72,18 @@ def measured(case: Case, world: World) -> dict[str, list[dict[str, Any]]]:
     for seed in case.seeds if len(case.seeds) > 1 else ():
         found["seeds"] += comparisons(world, AGAIN, FOURS[0], "train", [1.0], seed=seed)
     return found
+
+
+def limits(procedures: Iterable[RankProcedure]) -> dict[str, dict[str, list[float]]]:
+    """The limit of continuous rewards against KL, for figures."""
+    kls = [0.001, 0.01, 0.03, 0.07, 0.12, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5]
+    return {
+        procedure.name: {
+            "kl": [0.0, *kls],
+            "limit": [0.5, *(round(float(most), 4) for most in frontier(procedure, kls))],
+        }
+        for procedure in procedures
+    }
 
 
 def made_worlds(cases: Mapping[str, Case]) -> tuple[dict[str, World], dict[str, str]]:

@@ -1,0 +1,121 @@
+"""The comparison of methods at equal KL, on a made world: optimal Φ ahead, and no further."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks.arena.ceiling import ceiling
+from benchmarks.arena.measuring import at_kl, divergences, read, wins
+from benchmarks.arena.planned import FARTHEST, planned, reading_at, run_of, strengths_in
+from benchmarks.arena.runs import kept
+from benchmarks.frontier import cases, shown
+from benchmarks.frontier.run import main
+from benchmarks.worlds.made import made
+
+from infalign.quantile.atoms.decoding import decode_of
+from infalign.quantile.atoms.mirror import mirror_ascent
+from infalign.quantile.procedures import BestOfN, Identity, WorstOfN
+from infalign.quantile.win_rate import frontier
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patched:
+        folder = tmp_path_factory.mktemp("bench")
+        patched.setattr("benchmarks.arena.runs.FOLDER", folder)
+        yield main(["--smoke", "--output", str(folder / "smoke.json")])
+
+
+def test_optimal_is_ahead_at_equal_kl_and_under_the_ceiling(result):
+    for case in result["cases"]:
+        methods = case["methods"]
+        assert methods["identity"]["training"]["ahead"] > 0.01
+        assert methods["raw"]["training"]["ahead"] > 0.01
+        best = methods["optimal"]["training"]["win"]
+        assert best <= case["ceiling"] + 1e-3
+        assert best >= methods["optimal"]["aim"] - 0.01  # training arrived
+
+
+def test_for_the_ordinary_win_rate_identity_is_ahead_of_optimal(result):
+    """A negative control: trained for best-of-4, `optimal` is not best at everything."""
+    world = cases.SMOKE.world()
+    four = BestOfN(4)
+    laws = {name: kept(world, run_of(name, four, 1.1)) for name in ("optimal", "identity")}
+    won = {name: read(law, world, "train", Identity(), kl=0.9) for name, law in laws.items()}
+    assert won["identity"].win_rate.value > won["optimal"].win_rate.value + 0.03
+
+
+def test_a_run_is_read_near_its_own_kl_only(result):
+    world = cases.SMOKE.world()
+    assert reading_at(world, "raw", BestOfN(4), "train", 1.0) is not None
+    between = 0.9 * 1.1 / FARTHEST  # beyond the run at 0.55, and too far below the one at 1.1
+    assert reading_at(world, "raw", BestOfN(4), "train", between) is None
+    assert reading_at(world, "raw", BestOfN(4), "train", 5.0) is None
+
+
+def test_methods_share_runs_where_they_do_not_know_the_procedure():
+    world, both = made(), (BestOfN(4), WorstOfN(4))
+    labels = [run.label for run in planned(world, ("identity", "exponential", "optimal"), both)]
+    one = len(strengths_in(world, "identity"))
+    assert len(labels) == len(set(labels)) == one + 2 * one + 2 * one
+    twice = planned(world, ("exponential",), (BestOfN(2), BestOfN(16)))
+    assert len(twice) == one
+
+
+def test_a_world_without_room_gets_no_strong_run():
+    small = made(responses=3)
+    assert max(strengths_in(small, "identity")) < 2.0
+    assert strengths_in(made(responses=48), "identity")[-1] == 2.2
+
+
+@pytest.mark.parametrize("procedure", [BestOfN(4), WorstOfN(4), Identity()])
+def test_the_ceiling_is_that_of_mirror_ascent(procedure):
+    rng = np.random.default_rng(0)
+    law = rng.dirichlet(np.full(12, 2.0), 1)
+    rewards = rng.normal(size=law.shape).round(1)  # some are tied
+    slow = mirror_ascent(law[0], decode_of(procedure, rewards[0]), rewards[0], kl=0.5)
+    assert ceiling(law, rewards, procedure, [0.5])[0] == pytest.approx(slow.best.win_rate, abs=1e-5)
+
+
+def test_the_ceiling_of_many_responses_is_the_limit():
+    rewards = np.random.default_rng(0).normal(size=(2, 400))
+    found = ceiling(np.full((2, 400), 1 / 400), rewards, BestOfN(4), [0.5, 1.0])
+    limit = frontier(BestOfN(4), [0.5, 1.0])
+    assert np.all(found < limit)
+    assert np.allclose(found, limit, atol=5e-4)
+
+
+def test_no_law_of_the_same_kl_exceeds_the_ceiling():
+    rng = np.random.default_rng(1)
+    world = made()
+    most = ceiling(world.law, world.judges["training"], BestOfN(4), [0.5])[0]
+    for _ in range(20):
+        tilted = world.law * np.exp(3 * world.judges["training"] + rng.normal(size=world.law.shape))
+        law = at_kl(tilted / tilted.sum(1, keepdims=True), world.law, 0.5)
+        assert divergences(law, world.law).mean() == pytest.approx(0.5, abs=1e-6)
+        assert wins(law, world, "train", BestOfN(4), "training").mean() < most
+
+
+def test_rows_say_what_was_measured_and_withhold_what_was_not(result):
+    renamed = json.loads(json.dumps(result).replace('"made"', '"openings"'))
+    lines = shown.rows(renamed)
+    case = shown.found(renamed, "openings", "best-of-4", "train", 1.0)
+    assert f"{100 * case['methods']['raw']['training']['ahead']:+.1f}" in lines[0].number
+    for other in renamed["cases"]:  # had raw reward been ahead, the row would say so
+        kept = other["methods"]["raw"]["training"]
+        kept["ahead"], kept["ahead_se"] = -0.2, 0.01
+    assert [line.holds for line in shown.rows(renamed)] == [False, False]
+
+
+def test_figures_and_tables_are_made_from_the_result_alone(result, tmp_path):
+    renamed = json.loads(json.dumps(result).replace('"made"', '"openings"'))
+    held_out = [dict(point, split="held-out") for point in renamed["points"]]
+    renamed["points"] += held_out
+    shown.draw(renamed, tmp_path)
+    assert {"front.png", "methods.png", "by_n.png", "gold.png", "tables.md"} == {
+        path.name for path in tmp_path.iterdir()
+    }
+    assert "RL on the raw reward" in (tmp_path / "tables.md").read_text()
