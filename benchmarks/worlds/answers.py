@@ -156,27 +156,27 @@ def _judged() -> tuple[AlpacaEval, dict[str, np.ndarray], dict[str, Any]]:
 def _fitted(everything: AlpacaEval, rows: Sequence[np.ndarray]) -> tuple[dict, dict[str, Any]]:
     real = [column for column, model in enumerate(everything.models) if model != NULL_MODEL]
     world = everything.select(rows[0])
-    judges, record = {}, {}
+    counted = style(world.instructions, world.responses)
+    judges, record = {"log_length": counted[..., 0]}, {}
     for part, judge, penalties in ((1, "training", (3e-4, 1e-3, 3e-3)), (2, "gold", (0.1, 0.3))):
         fitting = everything.select(rows[part])
         drawing = np.random.default_rng([0, part])
-        features = _features(fitting, judge)[:, real]
-        pairs = preferred(features, fitting.scores[:, real], rows[part], PAIRS, drawing)
+        features = _features(style(fitting.instructions, fitting.responses), fitting, judge)
+        scores = fitting.scores[:, real]
+        pairs = preferred(features[:, real], scores, rows[part], PAIRS, drawing)
         head = fit_pairs(pairs, penalties)
-        here = _features(world, judge)
+        here = _features(counted, world, judge)
         unseen = preferred(here[:, real], world.scores[:, real], rows[0], 100, drawing)
         judges[judge] = head(here)
         record[judge] = head.record | {"world": vars(held_out(head, unseen))}
         length = LinearHead(np.eye(1, here.shape[-1])[0], 0.0)
         record["log_length"] = {"world": vars(held_out(length, unseen))}
-    log_length = _features(world, "training")[..., 0]
-    seen = {**judges, "judge": world.scores, "log_length": log_length}
+    seen = judges | {"judge": world.scores}
     record["correlations"] = _correlations({name: seen[name][:, real] for name in seen})
     return judges, record
 
 
-def _features(found: AlpacaEval, judge: str) -> np.ndarray:
-    counted = style(found.instructions, found.responses)
+def _features(counted: np.ndarray, found: AlpacaEval, judge: str) -> np.ndarray:
     if judge == "training":
         return counted
     return np.concatenate([counted, words(found.responses)], axis=-1)
