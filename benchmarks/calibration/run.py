@@ -49,7 +49,7 @@ class Plan:
     """Rollouts where calibrating is compared with not doing so."""
     uniform: tuple[int, ...] = (4, 8, 16, 32, 57)
     """K at which uniformity is tested."""
-    repeats: int = 5
+    repeats: int = 2
     """Draws for each prompt."""
 
 

@@ -43,7 +43,7 @@ def rows(result: Result) -> list[Row]:
         if cost and plan is not None:
             number = f"{_points(cost['cost'])} lost to perfect calibration; planner {plan:.1f}"
             lines.append(
-                Row(f"K = {k} answers calibrate, best-of-4 at KL 1", number, "—", holds=None)
+                Row(f"K = {k} rollouts calibrate, best-of-4 at KL 1", number, "—", holds=None)
             )
             break
     steep = _cost(found["costs"], "best_of_16", 32) or _cost(found["costs"], "best_of_4", 16)
@@ -95,8 +95,10 @@ def _distance(axes: Axes, found: Result, _: Result) -> None:
     ks = sorted(map(int, found["uniform"]))
     ways = {"left out": "#1f5f99", "left in": "#c0562f", "other systems": "#7a7a7a"}
     for way, colour in ways.items():
-        values = [found["uniform"][str(k)][way]["distance of all"] for k in ks]
-        axes.plot(ks, values, "o-", color=colour, label=way)
+        most = found["systems"] // 2 if way == "other systems" else max(ks)
+        places = [k for k in ks if k <= most]  # half of the systems are the others
+        values = [found["uniform"][str(k)][way]["distance of all"] for k in places]
+        axes.plot(places, values, "o-", color=colour, label=way)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(ks, [str(k) for k in ks])
@@ -109,8 +111,8 @@ def _medians(axes: Axes, found: Result, _: Result) -> None:
     shares = np.linspace(0, 100, len(medians))
     axes.plot(shares, medians, color="#7a7a7a", linewidth=2)
     axes.axhline(0.5, color="#1f5f99", linewidth=2)
-    axes.annotate("each prompt calibrated by its own", (2, 0.5), (0, 5), color="#1f5f99", **_TEXT)
-    axes.annotate("one calibration for all", (45, 0.2), (0, 0), color="#5a5a5a", **_TEXT)
+    axes.annotate("calibrated by its own answers", (1, 0.5), (0, 5), color="#1f5f99", **_TEXT)
+    axes.annotate("one calibration for all", (60, 0.42), (0, 0), color="#5a5a5a", **_TEXT)
     axes.set_ylim(0, 1)
     _titled(
         axes, "What a global calibration misses", "prompts, %", "median quantile of its answers"
@@ -148,8 +150,8 @@ def _costs_by_k(axes: Axes, found: Result, result: Result) -> None:
         plan = [(k, p) for k in ks if (p := _planner(result, name, k)) is not None]
         axes.plot([k for k, _ in plan], [p for _, p in plan], "--", color=colour, linewidth=1)
     axes.set_xscale("log", base=2)
-    axes.set_xticks([4, 8, 16, 32], ["4", "8", "16", "32"])
-    _titled(axes, "What finite calibration costs at KL 1", "K answers", "points of win rate lost")
+    _by_k(axes, found)
+    _titled(axes, "What finite calibration costs at KL 1", "K rollouts", "points of win rate lost")
     axes.plot([], [], "s", markerfacecolor="none", color="#5a5a5a", label="made scores, no ties")
     axes.plot([], [], "--", color="#5a5a5a", linewidth=1, label="planner, continuous")
     axes.legend(frameon=False, fontsize=8)
@@ -166,8 +168,8 @@ def _gains(axes: Axes, found: Result, _: Result) -> None:
                 _bars(axes, ks, values, 100, color=colour, linestyle=style, label=label)
     axes.axhline(0, color="#5a5a5a", linewidth=1)
     axes.set_xscale("log", base=2)
-    axes.set_xticks([4, 8, 16, 32], ["4", "8", "16", "32"])
-    _titled(axes, "Posterior mean over plain quantile, KL 1", "K answers", "points of win rate")
+    _by_k(axes, found)
+    _titled(axes, "Posterior mean over plain quantile, KL 1", "K rollouts", "points of win rate")
     axes.legend(frameon=False, fontsize=7)
 
 
@@ -202,6 +204,12 @@ def _bars(
     low = [scale * (value["value"] - value["low"]) for value in values]
     high = [scale * (value["high"] - value["value"]) for value in values]
     axes.errorbar(ks, heights, (low, high), marker="o", markersize=4, capsize=2, **style)
+
+
+def _by_k(axes: Axes, found: Result) -> None:
+    ks = sorted({row["k"] for row in found["costs"]})
+    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.minorticks_off()
 
 
 def _titled(axes: Axes, title: str, x: str, y: str) -> None:

@@ -71,7 +71,7 @@ def _full(seed: int) -> dict[str, Any]:
     laws += [] if scores is None else [answers(scores)]
     result: dict[str, Any] = {"errors": [], "coverage": []}
     for known in laws:
-        repeats = 200 if known.name == "AlpacaEval" else 2
+        repeats = 100 if known.name == "AlpacaEval" else 2
         for m, ns in SIZES.items():
             make = functools.partial(_errors, known, m, ns, repeats, seed)
             settings = (known.name, m, ns, repeats, seed)

@@ -204,6 +204,7 @@ def _speeds(axes: Axes, against: Sequence[Result]) -> None:
         text = f"{row['times slower']:,.0f}×  {row['rival']}\n{row['task']}"
         axes.annotate(text, (1.15, place), va="center", fontsize=8)
     axes.set_xscale("log")
+    axes.set_xlim(1)
     axes.set_yticks([])
     axes.set_xlabel("times slower per prompt, processor time")
     axes.set_title("What else computes the same", loc="left", fontsize=10)
