@@ -184,8 +184,8 @@ def test_the_world_of_answers_is_the_same_instructions_with_and_without_what_it_
 def test_harmless_pairs_end_with_the_user_and_parts_do_not_meet():
     pairs = harmless_pairs()
     assert len(pairs) == 2303
-    assert all(pair.dialogue[-1][0] == "user"
-    assert pair.chosen != "" for pair in pairs)
+    assert all(pair.dialogue[-1][0] == "user" for pair in pairs)
+    assert all(pair.chosen for pair in pairs)
     found = choice_parts(pairs)
     assert len(found.asked) == 128
     asked = {pair.dialogue[0] for pair in found.asked}
