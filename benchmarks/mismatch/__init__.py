@@ -1,0 +1,1 @@
+"""Claim: what a policy wins that is decoded otherwise than it was trained for is foreseen."""
