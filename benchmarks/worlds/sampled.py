@@ -1,11 +1,15 @@
 """Answers of the embedded model to chat prompts, drawn once and kept, a few prompts at a time."""
 
+import functools
 import hashlib
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from benchmarks.arena.runs import FOLDER, save_arrays
 from infalign.prompts import Message
@@ -35,24 +39,31 @@ def sampled(texts: Sequence[str], k: int, longest: int, seed: int = 0) -> list[l
 
     The same whatever was kept before: every part of the prompts has its own generator.
     """
-    policy, answers = None, []
+    policy = functools.cache(lambda: _policy(longest))
+    answers: list[list[str]] = []
     for number, start in enumerate(range(0, len(texts), _PART)):
         part = list(texts[start : start + _PART])
         key = hashlib.sha256(repr((part, k, longest, seed)).encode()).hexdigest()[:16]
         path = FOLDER / "worlds" / f"answers-{key}.npz"
         if not path.exists():
-            policy = policy or _policy(longest)
-            print(f"sampling: {start} of {len(texts)} prompts", file=sys.stderr)
-            began = time.process_time()
-            drawn = policy.sample(part, k, np.random.default_rng([seed, number]))
-            kept = np.array([[answer.text for answer in row] for row in drawn])
-            save_arrays(path, answers=kept, cpu_seconds=np.array(time.process_time() - began))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):  # another claim may be at it
+                if not path.exists():
+                    print(f"sampling: {start} of {len(texts)} prompts", file=sys.stderr)
+                    _draw(policy(), part, k, np.random.default_rng([seed, number]), path)
         with np.load(path) as stored:
             answers += stored["answers"].tolist()
     return answers
 
 
-def _policy(longest: int):
+def _draw(policy: Any, part: list[str], k: int, rng: np.random.Generator, path: Path) -> None:
+    began = time.process_time()
+    drawn = policy.sample(part, k, rng)
+    texts = np.array([[answer.text for answer in row] for row in drawn])
+    save_arrays(path, answers=texts, cpu_seconds=np.array(time.process_time() - began))
+
+
+def _policy(longest: int) -> Any:
     from infalign.assets import asset_folder
     from infalign.policies import CausalLM
     from infalign.protocols import Sampling
