@@ -85,14 +85,10 @@ CASES: Mapping[str, Case] = MappingProxyType(
     {
         "fine": Case(
             functools.cache(fine),
-            {k: (BestOfN(4), BestOfN(16), WorstOfN(4)) for k in (None, 64, 16)},
+            {k: (BestOfN(4), WorstOfN(4)) for k in (None, 16)} | {64: (BestOfN(4),)},
         ),
-        "answers": Case(
-            _world("answers"), {None: BEST, 64: (BestOfN(4), BestOfN(16)), 16: (BestOfN(4),)}
-        ),
-        "harmless": Case(
-            _world("harmless"), {None: WORST, 64: (WorstOfN(4), WorstOfN(16)), 16: (WorstOfN(4),)}
-        ),
+        "answers": Case(_world("answers"), {None: BEST, 16: (BestOfN(4),), 64: (BestOfN(4),)}),
+        "harmless": Case(_world("harmless"), {None: WORST, 16: (WorstOfN(4),), 64: (WorstOfN(4),)}),
         "openings": Case(_world("openings"), {None: BEST + WORST, 64: (BestOfN(4),)}, slow=True),
     }
 )

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.prediction.explained import STAGES
 from benchmarks.prediction.recording import COLUMNS, TOLD
 
-__all__ = ["CLOSE", "parts_of", "summarised"]
+__all__ = ["CLOSE", "at_last", "parts_of", "summarised"]
 
 CLOSE = 0.005
 """Half a point: what is called close, where an interval is narrower than anyone needs."""
@@ -30,10 +30,11 @@ def summarised(rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
 def _told(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Runs, how well each prediction does, and the mean size of each part."""
     told: dict[str, Any] = {"runs": len(runs), "mean_kl": _mean(run["kl"] for run in runs)}
+    told["mean_kl_sd"] = _mean(run["kl_sd"] for run in runs)
     for stage in TOLD:
         if any(run[stage] is not None for run in runs):
             told[stage] = _agreement(runs, stage)
-    told["last"] = _agreement([_at_last(run) for run in runs], "last")
+    told["last"] = _agreement([at_last(run) for run in runs], "last")
     split = [parts_of(run) for run in runs]
     names = sorted({name for parts in split for name in parts})
     told["parts"] = {
@@ -61,7 +62,7 @@ def _agreement(runs: Sequence[dict[str, Any]], stage: str) -> dict[str, Any]:
     }
 
 
-def _at_last(run: dict[str, Any]) -> dict[str, Any]:
+def at_last(run: dict[str, Any]) -> dict[str, Any]:
     """The run with its last prediction under the name `last`."""
     stage = _known(run)[-1]
     return run | {f"last{part}": run[f"{stage}{part}"] for part in ("", "_off", "_se", "_covers")}

@@ -1,0 +1,159 @@
+"""What claim 2 shows: how often runs end where they were predicted to, and why not."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from benchmarks.prediction.recording import records
+from benchmarks.prediction.summary import at_last
+from benchmarks.reading import Row
+
+__all__ = ["draw", "rows"]
+
+TITLES = {
+    "fine": "256 made responses",
+    "answers": "AlpacaEval, 57 answers",
+    "harmless": "HH harmless, 64 samples",
+    "openings": "one-token openings, LoRA",
+    "made": "made",
+}
+COLOURS = {
+    "fine": "#6b6b6b",
+    "answers": "#14866d",
+    "harmless": "#c8323c",
+    "openings": "#0b5fa5",
+    "made": "#6b6b6b",
+}
+PARTS = {
+    "uneven": ("uneven KL", "#d9a520"),
+    "atoms": ("finitely many responses", "#14866d"),
+    "rollouts": ("K rollouts", "#7a3e9d"),
+    "training": ("training short of its optimum", "#c8323c"),
+}
+Z = 1.96
+
+
+def rows(result: Mapping[str, Any]) -> list[Row]:
+    """Training prompts of all worlds; and how far the planner's word on K rollouts is off."""
+    overall = result["overall"]
+    last, curve = overall["last"], overall["curve"]
+    told = [
+        Row(
+            f"measured win rate is the predicted one at the same KL, {last['runs']} cases",
+            f"{_share(last['inside'])} of predictions in the 95 % interval; "
+            f"median difference {_points(last['median'])} points, largest {_points(last['most'])}",
+            f"the curve for continuous rewards alone: {_share(curve['inside'])}, "
+            f"{_points(curve['median'])} and {_points(curve['most'])} points",
+            last["inside"] >= 0.9,
+        )
+    ]
+    known = [group for group in result["groups"] if group["world"] == "fine" and group["k"]]
+    if known:
+        median, perfect = (
+            max(group[stage]["median"] for group in known) for stage in ("planner", "curve")
+        )
+        told.append(
+            Row(
+                "the planner foresees what 16 and 64 calibration rollouts cost",
+                f"median difference {_points(median)} points",
+                f"perfect calibration assumed: {_points(perfect)} points",
+                median < perfect,
+            )
+        )
+    return told
+
+
+def draw(result: Mapping[str, Any], folder: Path) -> None:
+    """predicted.png and parts.png."""
+    _predicted(result, folder / "predicted.png")
+    _parts(result["groups"], folder / "parts.png")
+
+
+def _predicted(result: Mapping[str, Any], path: Path) -> None:
+    """Measured against predicted: by the curve, and with all that is known before training."""
+    cases = [case for case in records(result) if case["split"] == "train"]
+    figure, both = _figure(10.5, 4.9, 2)
+    panels = {
+        "curve": "Predicted by the curve: Φ, procedure and KL",
+        "last": "… and with these responses and these K rollouts",
+    }
+    for axes, (stage, title) in zip(both, panels.items(), strict=True):
+        axes.plot([0.5, 1], [0.5, 1], color="black", lw=0.8)
+        for world in dict.fromkeys(case["world"] for case in cases):
+            some = [at_last(case) for case in cases if case["world"] == world]
+            _points_of(axes, some, stage, world)
+        least = min(min(case["win_rate"], case["curve"]) for case in cases) - 0.02
+        axes.set(xlim=(least, 1.005), ylim=(least, 1.005), xlabel="predicted win rate")
+        axes.set_title(title, loc="left", fontsize=10)
+    both[0].set_ylabel("measured win rate after decoding")
+    both[0].legend(frameon=False, fontsize=8, loc="upper left")
+    figure.savefig(path, dpi=110)
+
+
+def _points_of(axes: Axes, cases: Sequence[dict[str, Any]], stage: str, world: str) -> None:
+    """A world's cases; hollow where K rollouts calibrated."""
+    for sampled in (False, True):
+        some = [case for case in cases if (case["k"] is not None) == sampled]
+        if not some:
+            continue
+        axes.errorbar(
+            [case[stage] for case in some],
+            [case["win_rate"] for case in some],
+            yerr=[Z * case[f"{stage}_se"] for case in some],
+            fmt="o",
+            ms=4,
+            lw=0.8,
+            color=COLOURS.get(world, "black"),
+            mfc="white" if sampled else COLOURS.get(world, "black"),
+            label=TITLES.get(world, world) + (", K = 16 or 64" if sampled else ""),
+        )
+
+
+def _parts(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Steps from the curve to what was measured, mean over the cases of each group. Points."""
+    figure, (axes,) = _figure(8.6, 1.5 + 0.38 * len(groups), 1)
+    for place, group in enumerate(groups):
+        start = 0.0
+        for name, (title, colour) in PARTS.items():
+            size = 100 * group["parts"].get(name, {"mean": 0.0})["mean"]
+            first = title if place == 0 else None
+            axes.barh(place, size, left=start, height=0.62, color=colour, label=first, alpha=0.85)
+            start += size
+        axes.plot([start, start], [place - 0.42, place + 0.42], color="black", lw=1.6)
+        axes.annotate(f"{start:+.1f}", (start, place), (-6, 0), textcoords="offset points",
+                      ha="right", va="center", fontsize=8)  # fmt: skip
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set_yticks(range(len(groups)), [_named(group) for group in groups])
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("win rate, points from the curve; the line is what was measured")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4,
+                  frameon=False, fontsize=8)  # fmt: skip
+    figure.savefig(path, dpi=110)
+
+
+def _named(group: Mapping[str, Any]) -> str:
+    prompts = ", new prompts" if group["split"] == "held-out" else ""
+    k = "" if group["k"] is None else f", K = {group['k']}"
+    return f"{TITLES.get(group['world'], group['world'])}{k}{prompts} ({group['runs']})"
+
+
+def _figure(width: float, height: float, panels: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    found = figure.subplots(1, panels, squeeze=False)[0]
+    for axes in found:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, list(found)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.2f}"
