@@ -6,6 +6,7 @@ from typing import Any
 
 from scipy import stats
 
+from benchmarks.frontier import text_shown
 from benchmarks.reading import Row
 
 __all__ = ["ahead", "best_rival", "draw", "found", "fraction", "rows", "table", "write_tables"]
@@ -34,7 +35,8 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
         case = found(result, world, procedure, "train", 1.0)
         if case and {"optimal", "raw"} <= _read(case, "training").keys():
             lines.append(_against_raw(case, setting))
-    return lines + _all_settings(result)
+    lines += _all_settings(result)
+    return lines + text_shown.rows(result["text"]) if "text" in result else lines
 
 
 def _against_raw(case: Mapping[str, Any], setting: str) -> Row:
@@ -141,7 +143,8 @@ def table(case: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
 def write_tables(result: Mapping[str, Any], path: Path, heading: Sequence[str]) -> None:
     """Every setting, as Markdown."""
     cases = [line for case in result["cases"] for line in table(case, result["titles"])]
-    path.write_text("\n".join([*heading, "", *cases]), encoding="utf-8")
+    text = text_shown.tables(result["text"]) if "text" in result else []
+    path.write_text("\n".join([*heading, "", *cases, *text]), encoding="utf-8")
 
 
 def draw(result: Mapping[str, Any], folder: Path) -> None:
@@ -151,3 +154,5 @@ def draw(result: Mapping[str, Any], folder: Path) -> None:
     heading = ("# Every method in every setting", "", "Made from `result.json`.")
     write_tables(result, folder / "tables.md", heading)
     draw_all(result, folder)
+    if "text" in result:
+        text_shown.draw(result["text"], folder)

@@ -19,6 +19,8 @@ __all__ = ["KLS", "compared", "described"]
 
 KLS = (0.125, 0.25, 0.5, 0.75, 1.0)
 """Where paths are compared, if they get there. Nats."""
+GRID = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5)
+"""Where the limit is drawn. Nats."""
 Paths = Mapping[str, Sequence[Measurement]]
 """Method → its checkpoints."""
 
@@ -51,6 +53,10 @@ def described(
         ],
         "compared": compared(world, paths),
         "ideal": _ideal(world, store),
+        "limit": {
+            "kl": list(GRID),
+            "win_rate": [round(w, 5) for w in frontier(world.procedure, GRID)],
+        },
     }
 
 

@@ -19,7 +19,7 @@ from infalign.rollouts.shards import write_atomically
 __all__ = ["STANDARD", "Sampled", "judge_by_gold", "measure", "procedures"]
 
 STANDARD = BestOfN(1)
-DIVERGENCES = 16
+DIVERGENCES = 8
 """Samples per prompt on which the KL is measured; its Rao–Blackwellised noise is small."""
 CHUNK = 8
 """Prompts sampled together."""

@@ -3,19 +3,19 @@
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from benchmarks.arena.store import Store
-from benchmarks.frontier.text_training import StoredLoss, StoredReward, Tilted
+from benchmarks.frontier.text_training import StoredLoss, StoredReward
 from benchmarks.frontier.text_world import Stored, TextWorld
 from benchmarks.methods import METHODS, shows_best
 from benchmarks.methods.method import Reinforced
+from benchmarks.methods.raft import RAFT
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.transforms import Exponential, Identity, Transform
-from infalign.training import Descent, Online, Problem, Solver
+from infalign.training import Descent, Fit, Online, Problem, Solver
 from infalign.training.rewards import CalibratedReward, RawReward, TrainingReward
 
 __all__ = ["TITLES", "Schedule", "prepared"]
@@ -25,7 +25,7 @@ __all__ = ["TITLES", "Schedule", "prepared"]
 class Schedule:
     """The compute every method gets."""
 
-    steps: int = 24
+    steps: int = 16
     """Updates."""
     learning_rate: float = 1e-3
     """AdamW's, falling by a cosine."""
@@ -33,8 +33,8 @@ class Schedule:
     """Prompts in one step."""
     k: int = 16
     """Responses to each of them: of the stored ones, or sampled anew by `Online`."""
-    points: tuple[int, ...] = (12, 24)
-    """Updates after which a policy is measured; held-out prompts at the last of them alone."""
+    points: tuple[int, ...] = (8, 16)
+    """Updates after which a policy is measured; on held-out prompts at the last of them alone."""
     kl: float = 1.0
     """Mean KL that the optimum has on the stored rollouts. Nats."""
 
@@ -57,21 +57,20 @@ TITLES: Mapping[str, str] = MappingProxyType(
         "optimal": "InfAlign, optimal Φ",
         "exponential": "InfAlign, exp(±10u)",
         "identity": "calibrated only",
-        "raw": "raw reward",
+        "raw": "raw reward (= reward-weighted SFT)",
         "normalised": "reward normalised per prompt",
         "log_sigmoid": "log-sigmoid-centred reward",
         "ipo": "IPO",
         "dpo": "DPO",
         "bonbon": "BoNBoN",
         "raft": "SFT on best-of-n",
-        "weighted_sft": "reward-weighted SFT",
         "qrpo": "QRPO, finite K",
         "qrpo_published": "QRPO as published",
         "optimal-online": "InfAlign, optimal Φ, online",
         "raw-online": "raw reward, online",
     }
 )
-STRENGTHS = MappingProxyType({"dpo": 0.3, "bonbon": 4, "raft": 4})
+STRENGTHS = MappingProxyType({"dpo": 0.5, "bonbon": 4, "raft": 4})
 """Of methods whose dial is not the KL of their optimum."""
 CALIBRATED = ("optimal", "exponential", "identity")
 
@@ -81,24 +80,27 @@ def prepared(
 ) -> tuple[Solver, Problem]:
     """The solver that trains a method, and what it is given.
 
-    RL on a training reward goes by regression on its optimum, π_ref·exp(Φ/β)/Z on the K rollouts;
-    β is the one at which that optimum has the schedule's KL. For the calibrated rewards Φ is the
-    posterior mean with each rollout left out of its own calibration.
+    RL on a training reward goes by `Fit` of its optimum, π_ref·exp(Φ/β)/Z on the K rollouts; β is
+    the one at which that optimum has the schedule's KL. On the raw reward this is reward-weighted
+    SFT. For the calibrated rewards Φ is the posterior mean with each rollout left out of its own
+    calibration.
     """
+    descent, k = schedule.descent, schedule.k
     if name in ONLINE:
         reward = _new_responses(ONLINE[name], world, store, schedule.kl)
-        solver: Solver = Online(schedule.descent, schedule.k)
-        return solver, _problem(world, store, reward, schedule.kl)
-    listed = Store(np.full(store.rewards.shape, 1 / world.k), store.rewards)
+        return Online(descent, k), _problem(world, store, reward, schedule.kl)
+    listed = Store(np.full(store.rewards.shape, 1 / world.k), store.rewards, world.k)
     phi = _training_rewards(name, world, store, listed, schedule.kl)
     if phi is not None:
-        reward = StoredReward(world.ids, phi)
-        problem = _problem(world, store, reward, schedule.kl)
-        method: Any = Tilted(phi / problem.beta)
-        return StoredLoss(method, listed, schedule.descent, schedule.k), problem
+        problem = _problem(world, store, StoredReward(world.ids, phi), schedule.kl)
+        return Fit(descent, k=k), problem
     method = METHODS[name].make(world.procedure, STRENGTHS.get(name, schedule.kl))
+    if isinstance(method, RAFT):
+        law = np.maximum(method.tables(listed)["best"], 1e-12)
+        reward = StoredReward(world.ids, np.log(law))
+        return Fit(descent, k=k), Problem(world.prompts["train"], reward, 1.0, store.rollouts)
     problem = _problem(world, store, StoredReward(world.ids, store.rewards), schedule.kl)
-    return StoredLoss(method, listed, schedule.descent, schedule.k), problem
+    return StoredLoss(method, listed, descent, k), problem
 
 
 def _transform(name: str, world: TextWorld, kl: float) -> Transform:

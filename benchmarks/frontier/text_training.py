@@ -1,9 +1,8 @@
 """Training on one store of rollouts: the same prompts, adapter, steps and responses per step.
 
-Where a method's optimum is a known tilt, its solver is chosen here once for all of them:
-:class:`StoredLoss` with :class:`Tilted` regresses the log-ratio of uniformly drawn rollouts on that
-tilt, or :class:`infalign.training.Fit` takes weighted likelihood. Methods that are losses of their
-own (:mod:`benchmarks.methods`) are given the same rollouts.
+Where a method's optimum is a known tilt of the rollouts, :class:`infalign.training.Fit` takes it.
+Methods that are losses of their own (:mod:`benchmarks.methods`) are given the same rollouts here, a
+few of each prompt at a time.
 """
 
 import dataclasses
@@ -16,14 +15,13 @@ from jaxtyping import Float, Int
 
 from benchmarks.arena.store import Store
 from benchmarks.methods.method import Method
-from infalign.quantile.tilting import tilt_atoms
 from infalign.training import Descent, Problem, Solver, TrainingResult
 from infalign.training.descent import descend, numpy_of, passes
 from infalign.training.fit import stored_log_prob
 from infalign.training.rewards import TrainingReward
 from infalign.training.solver import Callback, Row
 
-__all__ = ["StoredLoss", "StoredReward", "Tilted", "columns_of"]
+__all__ = ["StoredLoss", "StoredReward", "columns_of"]
 
 
 @final
@@ -43,25 +41,6 @@ class StoredReward(TrainingReward):
         row_of = {prompt_id: row for row, prompt_id in enumerate(self.ids)}
         chosen = self.training_rewards[[row_of[prompt_id] for prompt_id in prompt_ids]]
         return np.full(chosen.shape, 1 / chosen.shape[1]), chosen
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class Tilted(Method):
-    """Regression on a known tilt: (log(π/π_ref) − Φ/β + log Z)² of every rollout.
-
-    Reference: Quantile Reward Policy Optimization (arXiv:2507.08068), with Z summed over the store
-    """
-
-    phi: Float[np.ndarray, "P K"]
-    """Φ/β of each rollout."""
-
-    def tables(self, store):
-        tilt = tilt_atoms(store.masses, self.phi, 1.0)
-        return {"wanted": np.log(tilt / store.masses), "masses": store.masses}
-
-    def loss(self, log_ratio, reference, tables):
-        return (tables["masses"] * (log_ratio - tables["wanted"]) ** 2).sum(-1) / 2
 
 
 @final

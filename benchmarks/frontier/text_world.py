@@ -55,7 +55,7 @@ class TextWorld:
     """seed → a fresh policy at the reference, with an adapter to train."""
     k: int = 64
     """Rollouts of each training prompt that every method learns from."""
-    samples: int = 24
+    samples: int = 16
     """Fresh samples to each measured prompt, of every policy."""
     references: int = 48
     """Fresh samples of the reference, that every policy is judged against."""

@@ -16,7 +16,7 @@ from benchmarks.frontier import text
 from benchmarks.frontier.text_measuring import measure
 from benchmarks.frontier.text_methods import prepared
 from benchmarks.frontier.text_smoke import SCHEDULE, made
-from benchmarks.frontier.text_training import Tilted, columns_of
+from benchmarks.frontier.text_training import columns_of
 from benchmarks.frontier.text_world import stored
 from benchmarks.methods import METHODS
 
@@ -73,6 +73,25 @@ def test_a_comparison_is_paired_and_at_one_kl(result):
         assert row["ahead"]["value"] == pytest.approx(difference, abs=2e-5)
 
 
+def test_table_and_figure_say_what_was_measured(result, tmp_path):
+    text_shown = pytest.importorskip("benchmarks.frontier.text_shown")
+    whole = {"worlds": {"made": result}}
+    lines = "\n".join(text_shown.tables(whole))
+    for method in text.SMOKE[2]:
+        assert f"{last(result, method, 'train', 'training')['win_rate']['value']:.3f}" in lines
+    (row,) = text_shown.rows(whole)
+    low, high = max(
+        (compared["kl"], compared["ahead"]["low"], compared["ahead"]["high"])
+        for compared in result["compared"]
+        if compared["method"] == "raw"
+        and (compared["split"], compared["judge"]) == ("train", "training")
+        and compared["procedure"] == "best-of-4"
+    )[1:]
+    assert row.holds is (None if low < 0 < high else low > 0)
+    text_shown.draw(whole, tmp_path)
+    assert 5_000 < (tmp_path / "text.png").stat().st_size < 150_000
+
+
 def test_rewards_dealt_out_at_random_teach_nothing(tmp_path):
     world = dataclasses.replace(made(), root=tmp_path)
     policy = world.policy(0)
@@ -105,19 +124,20 @@ def test_pairs_keep_their_places():
     ]
 
 
-def test_regression_is_at_rest_at_the_tilt_and_nowhere_else():
+def test_qrpo_on_rollouts_is_at_rest_at_its_tilt_and_nowhere_else():
     torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(1)
-    rewards = rng.normal(size=(2, 6))
-    store = Store(np.full((2, 6), 1 / 6), rewards)
-    method = Tilted(rewards)
-    tables = {name: torch.as_tensor(t) for name, t in method.tables(store).items()}
-    mass = torch.full((2, 6), 1 / 6, dtype=torch.float64)
-    tilt = np.exp(rewards) / np.exp(rewards).mean(1, keepdims=True)
-    at_tilt = method.loss(torch.as_tensor(np.log(tilt)), mass, tables)
-    unscaled = method.loss(torch.as_tensor(rewards), mass, tables)  # without log Z
-    assert at_tilt.max() < 1e-20
-    assert unscaled.min() > 1e-4
+    rewards = np.random.default_rng(1).normal(size=(2, 8))
+    store = Store(np.full((2, 8), 1 / 8), rewards, 8)
+    method = METHODS["qrpo"].make(made().procedure, 0.5)
+    tables = method.tables(store)
+    picks = np.array([[0, 1, 4, 6], [2, 3, 5, 7]])
+    given = {name: torch.as_tensor(t) for name, t in columns_of(tables, picks).items()}
+    mass = torch.full((2, 4), 1 / 4, dtype=torch.float64)
+    tilted = tables["target"]
+    assert np.exp(tilted).mean(1) == pytest.approx(1)  # it is a law on the rollouts
+    at_tilt = torch.as_tensor(np.take_along_axis(tilted, picks, 1))
+    assert method.loss(at_tilt, mass, given).max() < 1e-20
+    assert method.loss(0 * at_tilt, mass, given).min() > 1e-3
 
 
 def test_ipo_on_rollouts_aims_at_the_calibrated_tilt():
