@@ -6,7 +6,6 @@ One answer each, no selection: N = 1. Nearly all runs are those of benchmarks/fr
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from infalign.quantile.procedures import Identity
 __all__ = ["NAMES", "main"]
 
 HERE = Path(__file__).parent
-TEXT = HERE.parent / "frontier" / "text.json"
 SEED = 0
 ONE = Identity()
 NAMES = (
@@ -55,8 +53,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             ensure(world, planned(world, names, [ONE]), told(name))
         for part, found in measured(cases[name], world, names).items():
             result[part] += found
-    if TEXT.exists() and not options.smoke:
-        result["text"] = json.loads(TEXT.read_text(encoding="utf-8")).get("standard")
     if path := target(options, HERE):
         save(path, result)
     return result
