@@ -6,23 +6,29 @@ Runs are made once and kept; what is interrupted goes on by the same command.
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arena import runs as arena_runs
+from benchmarks.arena.pieces import piece
 from benchmarks.arena.results import about, save
-from benchmarks.arena.runs import ensure
-from benchmarks.arena.world import World
+from benchmarks.arena.runs import Run, ensure
+from benchmarks.arena.world import Split, World
 from benchmarks.prediction.cases import CASES, SMOKE, Case, decoded
 from benchmarks.prediction.explained import explain
 from benchmarks.prediction.recording import COLUMNS, row_of
 from benchmarks.prediction.summary import summarised
+from infalign.quantile.procedures import RankProcedure
 
 __all__ = ["made_worlds", "main"]
 
 HERE = Path(__file__).parent
 SEED = 0
+_VERSION = 1
+"""Of rows that are kept; raised when predictions are made otherwise."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -53,13 +59,28 @@ def measured(name: str, case: Case, world: World, *, makes: bool) -> list[list[A
     for calibrated, method, strength, procedure, run in decoded(case, world, SEED):
         if not (makes or run.path(calibrated).exists()):
             continue
-        where = f"{name}, K = {calibrated.k or 'all'}"
-        print(f"{where}: {run.label}, {procedure.name}", file=sys.stderr, flush=True)
         ensure(calibrated, [run])
         for split in calibrated.splits:
-            said = explain(calibrated, run, split, procedure)
-            found.append(row_of(name, calibrated, split, method, strength, procedure, said))
+            make = functools.partial(
+                _row, name, calibrated, split, method, strength, procedure, run
+            )
+            key = run.path(calibrated).stem, procedure.name, split, COLUMNS, _VERSION
+            label = f"{run.label}-{procedure.name}-{split}"
+            found.append(piece("prediction", label, key, make, folder=arena_runs.FOLDER))
     return found
+
+
+def _row(
+    name: str,
+    world: World,
+    split: Split,
+    method: str,
+    strength: float,
+    procedure: RankProcedure,
+    run: Run,
+) -> list[Any]:
+    said = explain(world, run, split, procedure)
+    return row_of(name, world, split, method, strength, procedure, said)
 
 
 def made_worlds(cases: Mapping[str, Any]) -> tuple[dict[str, World], dict[str, str]]:

@@ -115,17 +115,17 @@ def _points_of(axes: Axes, cases: Sequence[dict[str, Any]], stage: str, world: s
 
 def _parts(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Steps from the curve to what was measured, mean over the cases of each group. Points."""
-    figure, (axes,) = _figure(8.6, 1.5 + 0.38 * len(groups), 1)
+    figure, (axes,) = _figure(8.6, 1.3 + 0.5 * len(groups), 1)
     for place, group in enumerate(groups):
         start = 0.0
-        for name, (title, colour) in PARTS.items():
+        for step, (name, (title, colour)) in enumerate(PARTS.items()):
             size = 100 * group["parts"].get(name, {"mean": 0.0})["mean"]
-            first = title if place == 0 else None
-            axes.barh(place, size, left=start, height=0.62, color=colour, label=first, alpha=0.85)
+            first, y = title if place == 0 else None, place + 0.2 * (step - 1.5)
+            axes.barh(y, size, left=start, height=0.19, color=colour, label=first)
             start += size
-        axes.plot([start, start], [place - 0.42, place + 0.42], color="black", lw=1.6)
-        axes.annotate(f"{start:+.1f}", (start, place), (-6, 0), textcoords="offset points",
-                      ha="right", va="center", fontsize=8)  # fmt: skip
+        axes.plot([start, start], [place - 0.42, place + 0.42], color="black", lw=1.4)
+        axes.annotate(f"{start:+.1f}", (min(start, 0), place), (-6, 0), fontsize=8,
+                      textcoords="offset points", ha="right", va="center")  # fmt: skip
     axes.axvline(0, color="black", lw=0.8)
     axes.set_yticks(range(len(groups)), [_named(group) for group in groups])
     axes.invert_yaxis()
