@@ -53,7 +53,7 @@ class Plan:
     """Draws for each prompt."""
 
 
-SMOKE = Plan(("best_of_4",), (1.0,), (4, 16), 25, (4, 16), 57, (4, 16), 3)
+SMOKE = Plan(("best_of_4",), (1.0,), (4, 16), 25, (4, 16), 57, (4, 16), 1)
 WITH_NULL_MODEL = Plan(kls=(1.0,), ks=(16, 57), apart=(16,))
 
 
@@ -112,7 +112,7 @@ def _measured(scores: Float[np.ndarray, "P C"], plan: Plan, seed: int) -> dict[s
             }
             for k in sizes
         },
-        "rejected prompts": rejected_prompts(scores, rng),
+        "rejected prompts": rejected_prompts(scores, rng, 5 * plan.repeats),
         "spread": spread_of(scores),
         "error of u": error_of_u(scores, (4, 8, 16, 32, 48), 2 * plan.repeats, rng),
     }

@@ -79,25 +79,29 @@ def _by_others(
 
 
 def rejected_prompts(
-    scores: Float[np.ndarray, "P C"], rng: np.random.Generator
+    scores: Float[np.ndarray, "P C"], rng: np.random.Generator, splits: int = 10
 ) -> dict[str, float]:
     """Share of prompts whose own answers are not uniform, at 5 %: by the prompt, by all prompts.
 
     Half of a prompt's answers calibrate the other half (two-sample KS, exact); a global calibration
-    ranks the other half among the answers to all other prompts (one-sample KS). Ties at random.
+    ranks the other half among the answers to all prompts (one-sample KS). Ties at random; the mean
+    over random halves.
     """
-    jittered = _without_ties(scores, rng)
+    found = [_rejected(_without_ties(scores, rng), rng) for _ in range(splits)]
+    own, overall, distance = np.mean(found, axis=0).tolist()
+    return {"own": own, "global": overall, "distance of global": distance}
+
+
+def _rejected(scores: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
     half = scores.shape[1] // 2
-    drawn = rng.permuted(jittered, axis=1)
-    own = [stats.ks_2samp(row[:half], row[half:]).pvalue for row in drawn]
+    drawn = rng.permuted(scores, axis=1)
+    own = [stats.ks_2samp(row[:half], row[half:]).pvalue < 0.05 for row in drawn]
     pool = np.sort(drawn[:, :half].ravel())
-    overall = np.searchsorted(pool, drawn[:, half:]) / len(pool)
-    tests = [stats.kstest(row, "uniform") for row in overall]
-    return {
-        "own": float(np.mean(np.array(own) < 0.05)),
-        "global": float(np.mean([test.pvalue < 0.05 for test in tests])),
-        "distance of global": float(np.mean([test.statistic for test in tests])),
-    }
+    tests = [
+        stats.kstest(row, "uniform") for row in np.searchsorted(pool, drawn[:, half:]) / len(pool)
+    ]
+    overall = [test.pvalue < 0.05 for test in tests]
+    return np.mean(own), np.mean(overall), np.mean([test.statistic for test in tests])
 
 
 def _without_ties(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:

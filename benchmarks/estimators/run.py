@@ -67,11 +67,11 @@ def _full(seed: int) -> dict[str, Any]:
     except MissingData as missing:
         print(f"{missing} What needs it is left out.", file=sys.stderr)
         scores = None
-    laws = [continuous(40_000), graded(40_000)]
+    laws = [continuous(20_000), graded(20_000)]
     laws += [] if scores is None else [answers(scores)]
     result: dict[str, Any] = {"errors": [], "coverage": []}
     for known in laws:
-        repeats = 100 if known.name == "AlpacaEval" else 2
+        repeats = 40 if known.name == "AlpacaEval" else 2
         for m, ns in SIZES.items():
             make = functools.partial(_errors, known, m, ns, repeats, seed)
             settings = (known.name, m, ns, repeats, seed)

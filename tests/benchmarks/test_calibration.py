@@ -36,7 +36,7 @@ def test_the_pull_to_half_is_one_over_k(found):
 def test_a_global_calibration_is_found_out_prompt_by_prompt(found):
     assert found["rejected prompts"]["global"] > 0.5 > 0.15 > found["rejected prompts"]["own"]
     alike = np.random.default_rng(3).normal(size=(200, 57))  # nothing for a prompt to differ by
-    assert rejected_prompts(alike, np.random.default_rng(4))["global"] < 0.12
+    assert rejected_prompts(alike, np.random.default_rng(4), 2)["global"] < 0.12
 
 
 def test_answers_of_other_systems_do_not_calibrate():
