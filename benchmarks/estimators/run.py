@@ -32,6 +32,8 @@ __all__ = ["main"]
 HERE = Path(__file__).parent
 SIZES = {8: (1, 2, 4, 8), 16: (1, 2, 4, 8, 16), 64: (1, 4, 16, 32, 64)}
 """m → the N that are estimated."""
+MADE = 20_000
+"""Prompts of a made law."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -67,14 +69,15 @@ def _full(seed: int) -> dict[str, Any]:
     except MissingData as missing:
         print(f"{missing} What needs it is left out.", file=sys.stderr)
         scores = None
-    laws = [continuous(20_000), graded(20_000)]
-    laws += [] if scores is None else [answers(scores)]
+    laws = [] if scores is None else [answers(scores)]
+    laws += [continuous(MADE), graded(MADE)]
     result: dict[str, Any] = {"errors": [], "coverage": []}
+    result["speed"] = piece("estimators", "speed", seed, lambda: _speed(seed))
     for known in laws:
         repeats = 40 if known.name == "AlpacaEval" else 2
         for m, ns in SIZES.items():
             make = functools.partial(_errors, known, m, ns, repeats, seed)
-            settings = (known.name, m, ns, repeats, seed)
+            settings = (known.name, MADE, m, ns, repeats, seed)
             result["errors"] += piece("estimators", f"errors-{known.name}-{m}", settings, make)
     if scores is not None:
         asked = (16, (1, 4, 16), 100, 4000)
@@ -82,9 +85,8 @@ def _full(seed: int) -> dict[str, Any]:
             "estimators",
             "coverage",
             (asked, seed),
-            lambda: coverage(laws[-1], *asked, np.random.default_rng([seed, 1])),
+            lambda: coverage(laws[0], *asked, np.random.default_rng([seed, 1])),
         )
-    result["speed"] = piece("estimators", "speed", seed, lambda: _speed(seed))
     return result
 
 
