@@ -18,7 +18,7 @@ from infalign.quantile.calibration import EmpiricalCalibration
 from infalign.quantile.transforms import Exponential
 from infalign.training import CalibratedReward, Problem
 
-__all__ = ["CASES", "SMOKE", "Case", "answered", "policy_of", "problem_of", "tokens_of"]
+__all__ = ["Case", "answered", "policy_of", "problem_of"]
 
 KL = 0.5
 """Mean KL that the training reward's β aims at; says how large advantages are, not how long."""
@@ -44,21 +44,6 @@ class Case:
     """Contenders that take turns."""
     turns: int = 3
     """Timed steps of each, after one to warm up."""
-
-
-ONLINE = ("online", "online-separate", "trl-rloo")
-WHOLE = ("online-sampled", "trl-rloo-sampled")
-PAIRS = ("dpo", "dpo-anew", "trl-dpo-cached", "trl-dpo")
-OTHERS = ("dpo", "dpo-separate", "fit", "regression", "trl-dpo-checkpointed")
-BOTH = ("online", "trl-rloo", "dpo", "trl-dpo-cached")
-CASES = (
-    Case("chat", 1, 100, 8, 24, "bfloat16", (ONLINE, PAIRS, WHOLE, OTHERS), 2),
-    Case("short", 2, 12, 8, 16, "bfloat16", (ONLINE, PAIRS, WHOLE)),
-    Case("chat, float32", 1, 100, 8, 24, "float32", (BOTH,), 2),
-    Case("long", 1, 256, 4, 24, "bfloat16", (BOTH,), 2),
-)
-"""In the order of their weight; batches are small, for machines of two cores."""
-SMOKE = Case("tiny", 2, 12, 4, 6, "float32", (("online", "trl-rloo", "dpo", "trl-dpo"),), 0)
 
 
 class Vowels:
@@ -122,8 +107,3 @@ def problem_of(given: dict[str, Any]) -> Problem:
     rewards = Vowels()(given["texts"], [[r.text for r in row] for row in rollouts])
     calibrated = CalibratedReward(Vowels(), EmpiricalCalibration(ids, rewards), Exponential(3.0))
     return Problem(prompts, calibrated, calibrated.beta_for_kl(KL, ids), rollouts)
-
-
-def tokens_of(problem: Problem) -> int:
-    """Tokens trained on in a step: those of the answers, their ends included."""
-    return sum(len(answer.token_ids) for row in problem.stored() for answer in row)

@@ -15,6 +15,7 @@ os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
@@ -31,7 +32,8 @@ import numpy as np
 
 from benchmarks.arena.results import about, save
 from benchmarks.arena.runs import FOLDER
-from benchmarks.cost.cases import CASES, SMOKE, Case
+from benchmarks.cost.cases import Case, problem_of
+from benchmarks.cost.plan import CASES, PLAN, SMOKE
 from benchmarks.cost.turns import at_once, draw_answers, in_turn
 from infalign.rollouts.shards import write_atomically
 
@@ -67,27 +69,32 @@ def _smoke() -> dict[str, Any]:
     """Whether contenders do the same work, on a tiny model; not what it costs."""
     given = draw_answers(SMOKE, tiny=True)
     (names,) = SMOKE.groups
-    found = at_once(names, SMOKE, given, tiny=True)
+    with contextlib.redirect_stdout(sys.stderr):  # TRL prints empty lines
+        found = at_once(names, SMOKE, given, tiny=True)
     tokens = {name: facts["tokens"] for name, facts in found.items()}
     pairs = [*SAME, ("dpo", "online")]  # the last must differ
     gradients = {name: facts["gradient"] for name, facts in found.items()}
     return {
         "about": about(seed=SEED, mode="smoke"),
-        "cases": {SMOKE.name: {"tokens": tokens, "gradients": _agreement(gradients, pairs)}},
+        "cases": {
+            SMOKE.name: {
+                "tokens": tokens,
+                "beta": problem_of(given).beta,
+                "gradients": _agreement(gradients, pairs),
+            }
+        },
     }
 
 
 def _full(output: Path) -> dict[str, Any]:
-    """Every case's first group, then every second, and so on; writes what there is after each."""
-    kept: dict[str, dict[str, list[Any]]] = {case.name: {} for case in CASES}
+    """Every group of the plan; writes what there is after each."""
+    kept: dict[str, list[dict[str, Any]]] = {}
     result: dict[str, Any] = {}
-    planned = sorted((at, i) for i, case in enumerate(CASES) for at in range(len(case.groups)))
-    for done, (at, i) in enumerate(planned, 1):
+    for done, (i, at) in enumerate(PLAN, 1):
         case = CASES[i]
-        for name, facts in _group(case, case.groups[at]).items():
-            kept[case.name].setdefault(name, []).append(facts)
-        cases = {one.name: _case(one, kept, at + 1) for one in CASES if kept[one.name]}
-        facts = about(seed=SEED, mode="full", threads=1, groups=f"{done} of {len(planned)}")
+        kept.setdefault(case.name, []).append(_group(case, case.groups[at]))
+        cases = {one.name: _case(one, kept) for one in CASES if one.name in kept}
+        facts = about(seed=SEED, mode="full", threads=1, groups=f"{done} of {len(PLAN)}")
         result = {"about": facts, "cases": cases}
         save(output, result)
     return result
@@ -129,29 +136,28 @@ def _sources() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _case(case: Case, kept: Mapping[str, Mapping[str, list[Any]]], reached: int) -> dict[str, Any]:
+def _case(case: Case, kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """What is reported of a case: each contender, and pairs of them that took turns."""
-    here = kept[case.name]
-    ratios, met = {}, dict.fromkeys(here, 0)
-    for names in case.groups[:reached]:
-        if any(met.get(name, 0) >= len(here.get(name, ())) for name in names):
-            break  # not measured yet
-        seen = {name: here[name][met[name]] for name in names}
-        for name, other in itertools.permutations(names, 2):
-            if not name.startswith("trl"):
-                ratios.setdefault(f"{other} / {name}", _ratio(seen[other], seen[name]))
-        for name in names:
-            met[name] += 1
-    gradients = {name: facts[0]["gradient"] for name, facts in here.items()}
-    result: dict[str, Any] = {"case": dataclasses.asdict(case)}
-    result["contenders"] = {name: _contender(facts) for name, facts in here.items()}
-    result |= {"ratios": ratios, "gradients": _agreement(gradients, SAME)}
-    if exact := kept.get(EXACT.get(case.name, ""), {}):
-        both = [name for name in gradients if name in exact]
-        result["cosine with float32"] = {
-            name: _cosine(gradients[name], exact[name][0]["gradient"]) for name in both
-        }
+    groups, ratios = kept[case.name], {}
+    for group in groups:
+        for own, other in itertools.permutations(group, 2):
+            if not own.startswith("trl"):
+                ratios.setdefault(f"{other} / {own}", _ratio(group[other], group[own]))
+    names = dict.fromkeys(name for group in groups for name in group)
+    result: dict[str, Any] = {"case": dataclasses.asdict(case), "contenders": {}, "ratios": ratios}
+    for name in names:
+        result["contenders"][name] = _contender([group[name] for group in groups if name in group])
+    gradients = _gradients(groups)
+    result["gradients"] = _agreement(gradients, SAME)
+    exact = _gradients(kept.get(EXACT.get(case.name, ""), ()))
+    if both := [name for name in gradients if name in exact]:
+        found = {name: _cosine(gradients[name], exact[name]) for name in both}
+        result["cosine with float32"] = found
     return result
+
+
+def _gradients(groups: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    return {name: facts["gradient"] for group in groups for name, facts in group.items()}
 
 
 def _contender(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
