@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.arena.runs import FOLDER, save_arrays
+from benchmarks.arena.runs import FOLDER
 from benchmarks.arena.world import Schedule, World
 from benchmarks.worlds.data import NULL_MODEL, AlpacaEval, alpaca_eval
 from benchmarks.worlds.heads import Pairs, fit_pairs, held_out
+from benchmarks.worlds.kept import once
 from benchmarks.worlds.style import style, words
 from infalign.policies import SoftmaxTable, TabularPolicy
 from infalign.prompts import Prompt
@@ -144,16 +145,13 @@ def _judged() -> tuple[AlpacaEval, dict[str, np.ndarray], dict[str, Any]]:
     rows = parts(everything)
     found = everything.select(rows[0])
     path = FOLDER / "worlds" / f"answers-{_VERSION}.npz"
-    if not path.exists():
-        judges, record = _fitted(everything, rows)
-        save_arrays(path, record=np.array(json.dumps(record)), **judges)
-    with np.load(path) as stored:
-        judges = {judge: stored[judge] for judge in ("training", "gold")}
-        record = json.loads(str(stored["record"]))
+    kept = once(path, lambda: _fitted(everything, rows))
+    judges = {judge: kept[judge] for judge in ("training", "gold")}
+    record = json.loads(str(kept["record"]))
     return found, judges | {"judge": found.scores}, record
 
 
-def _fitted(everything: AlpacaEval, rows: Sequence[np.ndarray]) -> tuple[dict, dict[str, Any]]:
+def _fitted(everything: AlpacaEval, rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     real = [column for column, model in enumerate(everything.models) if model != NULL_MODEL]
     world = everything.select(rows[0])
     counted = style(world.instructions, world.responses)
@@ -173,7 +171,7 @@ def _fitted(everything: AlpacaEval, rows: Sequence[np.ndarray]) -> tuple[dict, d
         record["log_length"] = {"world": vars(held_out(length, unseen))}
     seen = judges | {"judge": world.scores}
     record["correlations"] = _correlations({name: seen[name][:, real] for name in seen})
-    return judges, record
+    return judges | {"record": np.array(json.dumps(record))}
 
 
 def _features(counted: np.ndarray, found: AlpacaEval, judge: str) -> np.ndarray:

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.arena.runs import FOLDER, save_arrays
+from benchmarks.arena.runs import FOLDER
 from benchmarks.worlds.data import Pair, harmless_pairs
 from benchmarks.worlds.heads import Pairs, fit_pairs, held_out
+from benchmarks.worlds.kept import once
 from benchmarks.worlds.style import style
 from infalign.rewards.heads import LinearHead
 from infalign.rewards.scoring import PairScores, Progress
@@ -95,35 +96,35 @@ def reward(judge: Literal["training", "gold"], longest: int = 20) -> ChoiceRewar
     Raises:
         MissingData: the pairs are not there.
     """
-    with np.load(_kept(longest)) as stored:
-        return ChoiceReward(f"choices-{judge}", LinearHead(stored[judge], 0.0))
+    return ChoiceReward(f"choices-{judge}", LinearHead(_kept(longest)[judge], 0.0))
 
 
 def record(longest: int = 20) -> dict[str, Any]:
     """Pairs, penalties and accuracy of both heads, each on the half that the other was fitted on;
     what log length alone would get."""
-    with np.load(_kept(longest)) as stored:
-        return json.loads(str(stored["record"]))
+    return json.loads(str(_kept(longest)["record"]))
 
 
-def _kept(longest: int):
-    path = FOLDER / "worlds" / f"choices-{longest}.npz"
-    if not path.exists():
-        found = parts(harmless_pairs())
-        halves = {"training": _read(found.training, longest), "gold": _read(found.gold, longest)}
-        heads = {judge: fit_pairs(half, _PENALTIES) for judge, half in halves.items()}
-        length = LinearHead(np.eye(1, heads["gold"].weights.size, _LOG_LENGTH)[0], 0.0)
-        learnt = {
-            judge: head.record
-            | {
-                "other_half": vars(held_out(head, halves[other])),
-                "log_length": vars(held_out(length, halves[other])),
-            }
-            for (judge, head), other in zip(heads.items(), ("gold", "training"), strict=True)
+@functools.cache
+def _kept(longest: int) -> dict[str, np.ndarray]:
+    return once(FOLDER / "worlds" / f"choices-{longest}.npz", lambda: _fitted(longest))
+
+
+def _fitted(longest: int) -> dict[str, np.ndarray]:
+    found = parts(harmless_pairs())
+    halves = {"training": _read(found.training, longest), "gold": _read(found.gold, longest)}
+    heads = {judge: fit_pairs(half, _PENALTIES) for judge, half in halves.items()}
+    length = LinearHead(np.eye(1, heads["gold"].weights.size, _LOG_LENGTH)[0], 0.0)
+    learnt = {
+        judge: head.record
+        | {
+            "other_half": vars(held_out(head, halves[other])),
+            "log_length": vars(held_out(length, halves[other])),
         }
-        weights = {judge: head.weights for judge, head in heads.items()}
-        save_arrays(path, record=np.array(json.dumps(learnt)), **weights)
-    return path
+        for (judge, head), other in zip(heads.items(), ("gold", "training"), strict=True)
+    }
+    weights = {judge: head.weights for judge, head in heads.items()}
+    return weights | {"record": np.array(json.dumps(learnt))}
 
 
 _LOG_LENGTH = 384

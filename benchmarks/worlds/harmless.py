@@ -12,10 +12,11 @@ import hashlib
 
 import numpy as np
 
-from benchmarks.arena.runs import FOLDER, save_arrays
+from benchmarks.arena.runs import FOLDER
 from benchmarks.arena.world import Schedule, World
 from benchmarks.worlds.choices import ASKED, parts, record, reward
 from benchmarks.worlds.data import Pair, harmless_pairs
+from benchmarks.worlds.kept import once
 from benchmarks.worlds.sampled import rendered, sampled
 from infalign.policies import SoftmaxTable, TabularPolicy
 from infalign.prompts import Prompt
@@ -72,13 +73,12 @@ def harmless(k: int | None = None, prompts: int = PROMPTS) -> World:
 def _judges(listed: tuple[tuple[str, ...], ...]) -> dict[str, np.ndarray]:
     """Rewards by both heads; found once and kept."""
     key = hashlib.sha256(repr(listed).encode()).hexdigest()[:10]
-    path = FOLDER / "worlds" / f"harmless-{key}.npz"
-    if not path.exists():
-        blank = [""] * len(listed)
-        found = {judge: reward(judge, LONGEST)(blank, listed) for judge in ("training", "gold")}
-        save_arrays(path, **found)
-    with np.load(path) as stored:
-        return {judge: stored[judge] for judge in ("training", "gold")}
+    blank = [""] * len(listed)
+
+    def make() -> dict[str, np.ndarray]:
+        return {judge: reward(judge, LONGEST)(blank, listed) for judge in ("training", "gold")}
+
+    return once(FOLDER / "worlds" / f"harmless-{key}.npz", make)
 
 
 def _messages(pair: Pair) -> list[dict[str, str]]:

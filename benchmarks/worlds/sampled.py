@@ -5,13 +5,12 @@ import hashlib
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
-from benchmarks.arena.runs import FOLDER, save_arrays
+from benchmarks.arena.runs import FOLDER
+from benchmarks.worlds.kept import once
 from infalign.prompts import Message
 
 __all__ = ["rendered", "sampled"]
@@ -40,27 +39,25 @@ def sampled(texts: Sequence[str], k: int, longest: int, seed: int = 0) -> list[l
     The same whatever was kept before: every part of the prompts has its own generator.
     """
     policy = functools.cache(lambda: _policy(longest))
-    answers: list[list[str]] = []
-    for number, start in enumerate(range(0, len(texts), _PART)):
-        part = list(texts[start : start + _PART])
-        key = hashlib.sha256(repr((part, k, longest, seed)).encode()).hexdigest()[:16]
-        path = FOLDER / "worlds" / f"answers-{key}.npz"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):  # another claim may be at it
-                if not path.exists():
-                    print(f"sampling: {start} of {len(texts)} prompts", file=sys.stderr)
-                    _draw(policy(), part, k, np.random.default_rng([seed, number]), path)
-        with np.load(path) as stored:
-            answers += stored["answers"].tolist()
-    return answers
+
+    def part(start: int) -> list[list[str]]:
+        asked = list(texts[start : start + _PART])
+        key = hashlib.sha256(repr((asked, k, longest, seed)).encode()).hexdigest()[:16]
+
+        def make() -> dict[str, np.ndarray]:
+            print(f"sampling: {start} of {len(texts)} prompts", file=sys.stderr)
+            return _drawn(policy(), asked, k, np.random.default_rng([seed, start // _PART]))
+
+        return once(FOLDER / "worlds" / f"answers-{key}.npz", make)["answers"].tolist()
+
+    return [row for start in range(0, len(texts), _PART) for row in part(start)]
 
 
-def _draw(policy: Any, part: list[str], k: int, rng: np.random.Generator, path: Path) -> None:
+def _drawn(policy: Any, part: list[str], k: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     began = time.process_time()
     drawn = policy.sample(part, k, rng)
     texts = np.array([[answer.text for answer in row] for row in drawn])
-    save_arrays(path, answers=texts, cpu_seconds=np.array(time.process_time() - began))
+    return {"answers": texts, "cpu_seconds": np.array(time.process_time() - began)}
 
 
 def _policy(longest: int) -> Any:

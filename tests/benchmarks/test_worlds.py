@@ -17,6 +17,7 @@ from benchmarks.worlds.data import (
     has_data,
 )
 from benchmarks.worlds.heads import Pairs, accuracy, fit_pairs, held_out
+from benchmarks.worlds.kept import once
 from benchmarks.worlds.style import style, words
 
 with_answers = pytest.mark.skipif(not has_data(ANSWERS), reason="AlpacaEval is not here")
@@ -135,6 +136,18 @@ def test_missing_data_says_where_it_was_looked_for(tmp_path, monkeypatch):
     assert not has_data()
     with pytest.raises(MissingData, match=str(tmp_path)):
         data_file(ANSWERS)
+
+
+def test_what_is_kept_is_made_once(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"numbers": np.arange(3)}
+
+    path = tmp_path / "new" / "kept.npz"
+    assert [once(path, make)["numbers"].tolist() for _ in range(2)] == [[0, 1, 2]] * 2
+    assert made == [1]
 
 
 @with_answers
