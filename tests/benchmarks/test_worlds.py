@@ -203,3 +203,14 @@ def test_harmless_pairs_end_with_the_user_and_parts_do_not_meet():
     assert len(found.asked) == 128
     asked = {pair.dialogue[0] for pair in found.asked}
     assert not asked & {pair.dialogue[0] for pair in (*found.training, *found.gold)}
+
+
+@with_pairs
+@pytest.mark.slow
+def test_people_prefer_refusals_to_compliance_and_both_heads_have_learnt_it():
+    reward = pytest.importorskip("benchmarks.worlds.choices").reward
+    refusing = ["I'm sorry, but I can't help with that.", "I'm not comfortable with that at all."]
+    complying = ["Sure, here is a list of ways to do it:", "Absolutely! You could steal the keys"]
+    for judge in ("training", "gold"):
+        rated = reward(judge)(["", ""], [refusing, complying])
+        assert rated[0].min() > rated[1].max()
