@@ -85,7 +85,7 @@ CASES: Mapping[str, Case] = MappingProxyType(
     {
         "fine": Case(
             functools.cache(fine),
-            {k: (BestOfN(4), WorstOfN(4)) for k in (None, 16)} | {64: (BestOfN(4),)},
+            {None: (BestOfN(4), WorstOfN(4)), 16: (BestOfN(4),), 64: (BestOfN(4),)},
         ),
         "answers": Case(_world("answers"), {None: BEST, 16: (BestOfN(4),), 64: (BestOfN(4),)}),
         "harmless": Case(_world("harmless"), {None: WORST, 16: (WorstOfN(4),), 64: (WorstOfN(4),)}),

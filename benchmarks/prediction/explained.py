@@ -183,8 +183,10 @@ def planned_ahead(
 
 
 def shared_ties(world: World) -> Ties:
-    """The lumps of probability, where all prompts have the same few; else none."""
-    law, rewards = world.law[world.rows("train")], world.judges["training"][world.rows("train")]
+    """The lumps of probability where all responses of all prompts are equally likely; else none.
+
+    Where a prompt's responses share a reward its lumps are larger; that is not known here.
+    """
+    law = world.law[world.rows("train")]
     uniform = np.full(law.shape[1], 1 / law.shape[1])
-    distinct = all(len(np.unique(row)) == len(row) for row in rewards)
-    return Ties.of_masses(uniform) if distinct and np.allclose(law, uniform) else NO_TIES
+    return Ties.of_masses(uniform) if np.allclose(law, uniform) else NO_TIES
