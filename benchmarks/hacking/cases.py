@@ -1,7 +1,11 @@
 """The wrong rewards: what is planted where, and which runs are made of it."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool
 
 from benchmarks.arena.planned import run_of
 from benchmarks.arena.runs import Run
@@ -10,12 +14,12 @@ from benchmarks.hacking.judged import AIMED
 from benchmarks.methods import METHODS
 from benchmarks.worlds.biased import Bias, Errors, Keyword, Length, biased, words_near
 
-__all__ = ["CASES", "LM_CASES", "NAMES", "TRAINED", "Case", "case", "honest", "runs_of"]
+__all__ = ["CASES", "NAMES", "TRAINED", "TRAINED_IN", "Case", "case", "honest", "runs_of"]
 
 NAMES = ("raw", "normalised", "identity", "optimal")
 """Methods compared."""
-LM_CASES = ("honest", "rare word", "heavy errors")
-"""Cases that a language model is trained in; others are exact optima there."""
+TRAINED_IN: Mapping[str, Sequence[str]] = {"openings": ("honest", "rare word", "length")}
+"""Cases in which policies are trained, by world, else only `rare word`; the others are optima."""
 TRAINED = (1.1,)
 """KLs that runs aim at, to be read at 1. Nats."""
 CASES = ("honest", "rare word", "common word", "length", "light errors", "heavy errors")
@@ -29,6 +33,13 @@ class Case:
     world: World
     bias: Bias | None
     """None: the reward is right."""
+
+    @functools.cached_property
+    def gamed(self) -> Bool[np.ndarray, "P C"]:
+        """Responses that game the reward; none where it is right."""
+        if self.bias is None:
+            return np.zeros(self.world.law.shape, bool)
+        return self.bias.exploits(self.world)
 
 
 def case(world: World, name: str) -> Case:

@@ -5,6 +5,7 @@ converges to) or trained ones, always at a common mean KL.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.tilting import beta_for_atoms_kl, tilt_atoms
 from infalign.quantile.win_rate import decoded_masses
 
-__all__ = ["AIMED", "DECODED", "Judged", "compared", "entry", "ideal", "judged", "pooled"]
+__all__ = ["AIMED", "DECODED", "Judged", "compared", "entry", "ideal", "judged", "pooled", "spared"]
 
 AIMED = BestOfN(4)
 """What aware methods train for."""
@@ -29,15 +30,21 @@ DECODED: Mapping[str, RankProcedure] = {"plain": BestOfN(1), "best-of-4": AIMED}
 
 def ideal(world: World, name: str, kl: float) -> Float[np.ndarray, "P C"] | None:
     """The optimum of a method on the training prompts at mean KL `kl`; None if out of its reach."""
-    method = METHODS[name].make(AIMED, kl)
-    if not isinstance(method, Reinforced):
-        raise ValueError(f"the optimum of {name!r} is not a tilt at a wanted KL.")
+    method = _made(name, kl)
     store = dataclasses.replace(world, k=None).store(0)
     phi = method.training_rewards(store)
     try:
         return tilt_atoms(store.masses, phi, beta_for_atoms_kl(store.masses, phi, kl))
     except ValueError:
         return None
+
+
+@functools.cache
+def _made(name: str, kl: float) -> Reinforced:
+    method = METHODS[name].make(AIMED, kl)
+    if not isinstance(method, Reinforced):
+        raise ValueError(f"the optimum of {name!r} is not a tilt at a wanted KL.")
+    return method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,23 +93,36 @@ def pooled(some: Sequence[Judged]) -> Judged:
 
 
 def entry(ours: Judged) -> dict:
-    """As results keep it."""
+    """As results keep it: win rates with their intervals, the share that games without."""
     kept: dict = {"kl": round(ours.kl, 4), "win_rate": {}, "gamed": {}}
     for (decoding, judge), values in ours.win_rates.items():
         kept["win_rate"].setdefault(decoding, {})[judge] = short(estimate(values))
     for decoding, values in ours.gamed.items():
-        kept["gamed"][decoding] = short(estimate(values))
+        kept["gamed"][decoding] = round(float(values.mean()), 4)
     return kept
 
 
 def compared(ours: Judged, theirs: Judged) -> dict:
-    """Differences ours − theirs, paired by prompt, as results keep them."""
-    kept: dict = {"win_rate": {}, "gamed": {}}
+    """Differences of win rates ours − theirs, paired by prompt, by the judges not trained on."""
+    kept: dict = {}
     for (decoding, judge), values in ours.win_rates.items():
-        other = theirs.win_rates[decoding, judge]
-        kept["win_rate"].setdefault(decoding, {})[judge] = short(paired_difference(values, other))
-    for decoding, values in ours.gamed.items():
-        kept["gamed"][decoding] = short(paired_difference(values, theirs.gamed[decoding]))
+        if judge != "training":
+            difference = paired_difference(values, theirs.win_rates[decoding, judge])
+            kept.setdefault(decoding, {})[judge] = short(difference)
+    return kept
+
+
+def spared(ours: Judged, before: Judged, theirs: Judged, theirs_before: Judged) -> dict:
+    """What a bias takes from theirs less what it takes from ours, by the intended reward.
+
+    Paired by prompt; positive where ours loses less.
+    """
+    kept = {}
+    for decoding in DECODED:
+        key = decoding, "intended"
+        lost = before.win_rates[key] - ours.win_rates[key]
+        they_lost = theirs_before.win_rates[key] - theirs.win_rates[key]
+        kept[decoding] = short(paired_difference(they_lost, lost))
     return kept
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from benchmarks.arena.planned import law_at
 from benchmarks.arena.world import Split, World
 from benchmarks.hacking.cases import NAMES, Case, honest
-from benchmarks.hacking.judged import AIMED, Judged, compared, entry, ideal, judged, pooled
+from benchmarks.hacking.judged import AIMED, Judged, compared, entry, ideal, judged, pooled, spared
 from benchmarks.worlds.biased import Planted, biased
 
-__all__ = ["GRID", "curves", "exploits", "ideals", "sweep", "trained"]
+__all__ = ["GRID", "curves", "ideals", "sweep", "trained"]
 
 GRID = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5)
 """KLs of the curves. Nats."""
@@ -23,12 +23,6 @@ REPLICATES = 4
 """Random choices of the exploit, averaged prompt by prompt."""
 
 
-def exploits(case: Case) -> np.ndarray:
-    """Responses that game the case's reward, "P C"; none where it is right."""
-    shape = case.world.law.shape
-    return np.zeros(shape, bool) if case.bias is None else case.bias.exploits(case.world)
-
-
 def judges(world: World) -> list[str]:
     """Those asked: the wrong reward, the right one, and an independent one where there is one."""
     return [name for name in ("training", "intended", "gold") if name in world.judges]
@@ -36,11 +30,11 @@ def judges(world: World) -> list[str]:
 
 def ideals(case: Case, names: Sequence[str], kl: float) -> dict[str, Judged]:
     """The optimum of each method on the training prompts at a KL; those that reach it."""
-    gamed, found = exploits(case), {}
+    found = {}
     for name in names:
         law = ideal(case.world, name, kl)
         if law is not None:
-            found[name] = judged(law, case.world, gamed, judges(case.world))
+            found[name] = judged(law, case.world, case.gamed, judges(case.world))
     return found
 
 
@@ -71,12 +65,12 @@ def trained(
     case: Case, names: Sequence[str], split: Split, kls: Sequence[float]
 ) -> list[dict[str, Any]]:
     """Runs that were made, read at each KL that all of them can be read at."""
-    gamed, rows = exploits(case), []
+    rows = []
     for kl in kls:
         laws = {name: law_at(case.world, name, AIMED, split, kl) for name in names}
         laws = {name: law for name, law in laws.items() if law is not None}
         found = {
-            name: judged(law, case.world, gamed, judges(case.world), split)
+            name: judged(law, case.world, case.gamed, judges(case.world), split)
             for name, law in laws.items()
         }
         kept = against(found)
@@ -97,9 +91,10 @@ def sweep(
     sizes: Sequence[float] = SIZES,
     replicates: int = REPLICATES,
 ) -> list[dict[str, Any]]:
-    """Optima at one KL while a planted exploit's share and size grow, with `optimal` and others.
+    """Optima at one KL while a planted exploit's share and size grow, judged by what is intended.
 
-    A size of 0 is the right reward; what a method loses to the bias is told from there.
+    A size of 0 is the right reward; from there `spared` tells how much less a method loses to the
+    bias than raw reward does.
     """
     rows = []
     for share in shares:
@@ -115,25 +110,25 @@ def sweep(
             means = {name: pooled([one[name] for one in found]) for name in reached}
             start = start or means
             kept = {
-                name: _brief(one, start[name], means.get("raw", one)) for name, one in means.items()
+                name: _brief(one, start[name], means.get("raw", one), start.get("raw", one))
+                for name, one in means.items()
             }
-            mass = np.mean([(world.law * one.exploits(world)).sum(1) for one in some])
+            mass = np.mean([(world.law * one.gamed).sum(1) for one in made])
             rows.append({"share": share, "mass": _mean(mass), "size": size, "methods": kept})
     return rows
 
 
-def _brief(one: Judged, before: Judged, raw: Judged) -> dict[str, Any]:
-    """By the intended reward: what is won, lost to the bias and gained on raw; and what games."""
-    kept: dict[str, Any] = {}
-    lost, gained, now = compared(one, before), compared(one, raw), entry(one)
-    for decoding in ("plain", "best-of-4"):
-        kept[decoding] = {
+def _brief(one: Judged, before: Judged, raw: Judged, raw_before: Judged) -> dict[str, Any]:
+    now, saved = entry(one), spared(one, before, raw, raw_before)
+    return {
+        decoding: {
             "intended": now["win_rate"][decoding]["intended"],
-            "lost": lost["win_rate"][decoding]["intended"],
-            "minus_raw": gained["win_rate"][decoding]["intended"],
-            "gamed": now["gamed"][decoding][0],
+            "minus_raw": compared(one, raw)[decoding]["intended"],
+            "spared": saved[decoding],
+            "gamed": now["gamed"][decoding],
         }
-    return kept
+        for decoding in ("plain", "best-of-4")
+    }
 
 
 def _mean(values: Any) -> float:

@@ -13,7 +13,6 @@ import numpy as np
 
 from benchmarks.arena.world import Schedule, World
 from benchmarks.hacking.cases import Case
-from benchmarks.hacking.measuring import exploits
 from benchmarks.worlds.biased import Bias
 from benchmarks.worlds.data import NULL_MODEL, AlpacaEval, alpaca_eval
 from infalign.policies import SoftmaxTable, TabularPolicy
@@ -79,7 +78,7 @@ def _world(name: str, answers: AlpacaEval, intended: np.ndarray) -> World:
 def described(case: Case) -> dict[str, Any]:
     """How the judge sees the constant answer."""
     scores = case.world.judges["training"]
-    gamed = exploits(case)
+    gamed = case.gamed
     score = scores[gamed]
     others = np.where(gamed, np.nan, scores)
     below = (others < score[:, None]).sum(1) / (scores.shape[1] - 1)

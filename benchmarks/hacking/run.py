@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks.arena.results import about, save
 from benchmarks.arena.runs import ensure
 from benchmarks.arena.world import World
-from benchmarks.hacking.cases import CASES, LM_CASES, NAMES, Case, case, runs_of
-from benchmarks.hacking.judged import compared, entry, judged
-from benchmarks.hacking.measuring import against, curves, exploits, ideals, judges, sweep, trained
+from benchmarks.hacking.cases import CASES, NAMES, TRAINED_IN, Case, case, runs_of
+from benchmarks.hacking.judged import Judged, compared, entry, ideal, judged, pooled
+from benchmarks.hacking.measuring import against, curves, ideals, judges, sweep, trained
 from benchmarks.hacking.null_model import described, null_model, without_null_model
 from benchmarks.methods import METHODS
 
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 SEED = 0
 KL = 1.0
 """At which everything is compared. Nats."""
-HELD_OUT = (0.1, 0.2, 0.3)
+HELD_OUT = (0.2, 0.3)
 """KLs on new prompts, where a trained model moves less."""
 
 
@@ -47,8 +47,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     }
     for name, world in worlds.items():
         result["worlds"][name] = _measured(name, world, options)
-    if not options.smoke and not options.worlds:
-        result["null_model"] = _null_model(absent, options)
+    if not options.smoke:
+        result["null_model"] = _null_model(absent)
+        if "answers" in worlds:
+            result["heads"] = _heads(worlds["answers"])
     path = options.output or (None if options.smoke or options.worlds else HERE / "result.json")
     if path:
         save(Path(path), result)
@@ -65,7 +67,7 @@ def _measured(name: str, world: World, options: argparse.Namespace) -> dict[str,
     }
     honest = ideals(chosen[0], NAMES, KL)
     for one in chosen:
-        is_trained = name != "openings" or one.name in LM_CASES
+        is_trained = one.name in TRAINED_IN.get(name, ("rare word",))
         if is_trained and not options.only_kept:
             ensure(one.world, runs_of(), _told(f"{name}, {one.name}"))
         found["cases"][one.name] = _case(one, honest, is_trained)
@@ -75,13 +77,15 @@ def _measured(name: str, world: World, options: argparse.Namespace) -> dict[str,
 
 
 def _case(one: Case, honest: Mapping[str, Any], is_trained: bool) -> dict[str, Any]:
-    gamed = exploits(one)
-    reference = judged(one.world.law[one.world.rows("train")], one.world, gamed, ["training"])
+    reference = judged(one.world.law[one.world.rows("train")], one.world, one.gamed, ["training"])
     optima = ideals(one, NAMES, KL)
     kept = against(optima)
     for name, found in optima.items():
         if name in honest:
-            kept[name]["minus_honest"] = compared(found, honest[name])["win_rate"]
+            kept[name]["minus_honest"] = {
+                decoding: judges["intended"]
+                for decoding, judges in compared(found, honest[name]).items()
+            }
     rows = trained(one, NAMES, "train", (KL,)) if is_trained else []
     if is_trained and "held-out" in one.world.splits:
         rows += trained(one, NAMES, "held-out", HELD_OUT)
@@ -95,27 +99,46 @@ def _case(one: Case, honest: Mapping[str, Any], is_trained: bool) -> dict[str, A
     }
 
 
-def _null_model(absent: dict[str, str], options: argparse.Namespace) -> dict[str, Any] | None:
+def _null_model(absent: dict[str, str]) -> dict[str, Any] | None:
     try:
         one, other = null_model(), without_null_model()
     except (FileNotFoundError, ModuleNotFoundError) as why:
         absent["null model"] = str(why).split("\n")[0]
         return None
     names = (*NAMES, "log_sigmoid")
-    if not options.only_kept:
-        ensure(one.world, runs_of(names), _told("null model"))
+    reference = judged(one.world.law, one.world, one.gamed, judges(one.world))
     clean = ideals(other, names, KL)
     return {
         "about": one.world.about,
         "judge": described(one),
-        "reference_gamed": entry(
-            judged(one.world.law, one.world, exploits(one), judges(one.world))
-        )["gamed"],
+        "reference_gamed": entry(reference)["gamed"],
         "ideal": {str(kl): against(ideals(one, names, kl)) for kl in (0.5, 1.0, 2.0)},
         "without": against(clean),
         "curves": curves(one, names, (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5)),
-        "trained": trained(one, names, "train", (KL,)),
     }
+
+
+def _heads(world: World) -> dict[str, Any]:
+    """Corrupted reward heads: optima, averaged over random corruptions prompt by prompt."""
+    from benchmarks.hacking.heads import FLIPPED, REPLICATES, WEIGHTS, corrupted, overrated
+
+    kept: dict[str, Any] = {"flipped": FLIPPED, "weights": WEIGHTS, "replicates": REPLICATES}
+    for kind, some in corrupted(world).items():
+        found = [{name: judged_ideal(one, name, overrated(one)) for name in NAMES} for one in some]
+        means = {name: pooled([one[name] for one in found]) for name in NAMES}
+        kept[kind] = {
+            "agreement": [_agreement(one) for one in some],
+            "ideal": against(means),
+        }
+    return kept
+
+
+def judged_ideal(world: World, name: str, gamed: np.ndarray) -> Judged:
+    """A method's optimum at KL, judged; every method reaches it in these worlds."""
+    law = ideal(world, name, KL)
+    if law is None:
+        raise ValueError(f"{name} cannot reach a KL of {KL} in {world.name}.")
+    return judged(law, world, gamed, judges(world))
 
 
 def _agreement(world: World) -> dict[str, float]:
@@ -180,7 +203,7 @@ def _worlds(names: Sequence[str]) -> tuple[dict[str, World], dict[str, str]]:
 def _list(worlds: Mapping[str, World]) -> None:
     """Prints world, case, label and whether it was made."""
     for name, world in worlds.items():
-        for one in LM_CASES if name == "openings" else CASES:
+        for one in TRAINED_IN.get(name, ("rare word",)):
             target = case(world, one).world
             for run in runs_of():
                 state = "made" if run.path(target).exists() else "missing"
