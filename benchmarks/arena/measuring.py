@@ -38,22 +38,34 @@ def towards(
 ) -> Float[np.ndarray, "P C"]:
     """π_ref^(1−λ)·π^λ/Z with λ = `share`."""
     log_law = np.log(np.maximum(law, 1e-300))
-    log_mixed = (1 - share) * np.log(reference) + share * log_law
+    log_start = np.log(np.maximum(reference, 1e-300))
+    log_mixed = (1 - share) * log_start + share * log_law
     mixed = np.exp(log_mixed - log_mixed.max(1, keepdims=True))
     return mixed / mixed.sum(1, keepdims=True)
 
 
 def at_kl(
-    law: Float[np.ndarray, "P C"], reference: Float[np.ndarray, "P C"], kl: float
+    law: Float[np.ndarray, "P C"],
+    reference: Float[np.ndarray, "P C"],
+    kl: float,
+    start: Float[np.ndarray, "P C"] | None = None,
 ) -> Float[np.ndarray, "P C"] | None:
-    """The law on the way to `law` whose mean KL is `kl`; None where `law` is not that far."""
+    """The law on the way to `law` whose mean KL is `kl`; None where `law` is not that far.
+
+    Args:
+        law: where the way ends.
+        reference: what KL is measured from.
+        kl: nats.
+        start: where the way starts, a law of less KL; the reference where None.
+    """
+    start = reference if start is None else start
     if divergences(law, reference).mean() < kl:
         return None
 
     def beyond(share: float) -> float:
-        return float(divergences(towards(law, reference, share), reference).mean()) - kl
+        return float(divergences(towards(law, start, share), reference).mean()) - kl
 
-    return towards(law, reference, float(optimize.brentq(beyond, 0.0, 1.0, xtol=1e-9)))
+    return towards(law, start, float(optimize.brentq(beyond, 0.0, 1.0, xtol=1e-6)))
 
 
 def wins(

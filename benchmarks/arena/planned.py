@@ -1,7 +1,7 @@
-"""Which runs the claims need, named once so that they share them, and how one is read at a KL."""
+"""Which runs the claims need, named once so that they share them, and how they are read at a KL."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -12,10 +12,12 @@ from benchmarks.arena.world import Split, World
 from benchmarks.methods import METHODS, shows_best
 from infalign.quantile.procedures import RankProcedure
 
-__all__ = ["FARTHEST", "law_at", "planned", "reading_at", "run_of", "strengths_in"]
+__all__ = ["FARTHEST", "NEIGHBOURS", "law_at", "planned", "reading_at", "run_of", "strengths_in"]
 
 FARTHEST = 1.5
-"""A run is read at a KL only if it reached at most this many times as much."""
+"""A run alone is read at a KL only if it reached at most this many times as much."""
+NEIGHBOURS = 4.0
+"""Two runs are read in between only if the KL of one is at most this many times the other's."""
 
 
 @functools.cache
@@ -86,13 +88,15 @@ def reading_at(
     judge: str = "training",
     seed: int = 0,
 ) -> Reading | None:
-    """What a method wins at a KL, from its nearest run at or above it; None where there is none.
+    """What a method wins at a KL, from the runs next to it; None where there are none.
 
     A trained policy is not converged in its far tails, so a law brought from KL 2.2 to 0.8 is not
-    what training at 0.8 gives (identity: 0.849 instead of 0.822). Runs beyond FARTHEST times the
-    KL are therefore not read, and runs that were not made are passed over.
+    what training at 0.8 gives (identity: 0.849 instead of 0.822). So the nearest run at or above
+    the KL is brought there if it reached at most FARTHEST times as much; else it is met on the way
+    from the nearest run below, π₁^(1−λ)·π₂^λ/Z, which for converged tilts is training in between.
+    Runs that were not made are passed over.
     """
-    law = _nearest(world, name, procedure, split, kl, seed)
+    law = _next_to(world, name, procedure, split, kl, seed)
     return None if law is None else read(law, world, split, procedure, kl=kl, judge=judge)
 
 
@@ -105,24 +109,38 @@ def law_at(
     seed: int = 0,
 ) -> Float[np.ndarray, "P C"] | None:
     """The law that :func:`reading_at` reads, brought to the KL; rows of the split."""
-    law, rows = _nearest(world, name, procedure, split, kl, seed), world.rows(split)
+    law, rows = _next_to(world, name, procedure, split, kl, seed), world.rows(split)
     return None if law is None else at_kl(law[rows], world.law[rows], kl)
 
 
-def _nearest(
+def _next_to(
     world: World, name: str, procedure: RankProcedure, split: Split, kl: float, seed: int
 ) -> Float[np.ndarray, "P C"] | None:
-    nearest = None
+    """The nearest law at or above the KL, or the one between two runs; over all prompts."""
+    runs = sorted(_reached(world, name, procedure, split, seed), key=lambda pair: pair[0])
+    above = [(reached, law) for reached, law in runs if reached >= kl]
+    below = [(reached, law) for reached, law in runs if reached < kl]
+    if not above:
+        return None
+    reached, law = above[0]
+    if reached <= FARTHEST * kl:
+        return law
+    if not below or reached > NEIGHBOURS * below[-1][0]:
+        return None
+    rows, law = world.rows(split), law.copy()
+    # a hair above the KL, so that whoever brings it there finds it within reach
+    law[rows] = at_kl(law[rows], world.law[rows], kl * (1 + 1e-4), below[-1][1][rows])
+    return law
+
+
+def _reached(
+    world: World, name: str, procedure: RankProcedure, split: Split, seed: int
+) -> Iterator[tuple[float, Float[np.ndarray, "P C"]]]:
+    """Mean KL and law of every run there is."""
+    rows = world.rows(split)
     for strength in strengths_in(world, name, seed):
         try:
-            law, reached = _reached(world, run_of(name, procedure, strength, seed), split)
+            law = kept(world, run_of(name, procedure, strength, seed))
         except FileNotFoundError:
             continue
-        if kl <= reached <= FARTHEST * kl and (nearest is None or reached < nearest[0]):
-            nearest = reached, law
-    return nearest and nearest[1]
-
-
-def _reached(world: World, run: Run, split: Split) -> tuple[Float[np.ndarray, "P C"], float]:
-    law, rows = kept(world, run), world.rows(split)
-    return law, float(divergences(law[rows], world.law[rows]).mean())
+        yield float(divergences(law[rows], world.law[rows]).mean()), law

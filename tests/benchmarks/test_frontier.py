@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("torch")
 
 from benchmarks.arena.ceiling import ceiling
+from benchmarks.arena.comparing import aim
 from benchmarks.arena.measuring import at_kl, divergences, read, wins
 from benchmarks.arena.planned import FARTHEST, planned, reading_at, run_of, strengths_in
 from benchmarks.arena.runs import kept
@@ -51,9 +52,18 @@ def test_for_the_ordinary_win_rate_identity_is_ahead_of_optimal(result):
 def test_a_run_is_read_near_its_own_kl_only(result):
     world = cases.SMOKE.world()
     assert reading_at(world, "raw", BestOfN(4), "train", 1.0) is not None
-    between = 0.9 * 1.1 / FARTHEST  # beyond the run at 0.55, and too far below the one at 1.1
-    assert reading_at(world, "raw", BestOfN(4), "train", between) is None
+    below = 0.9 * 0.55 / FARTHEST  # too far from the nearest run, and none is below
+    assert reading_at(world, "raw", BestOfN(4), "train", below) is None
     assert reading_at(world, "raw", BestOfN(4), "train", 5.0) is None
+
+
+def test_between_two_runs_a_method_wins_what_training_there_would(result):
+    world, between = cases.SMOKE.world(), 1.1 / FARTHEST * 0.95
+    found = reading_at(world, "raw", BestOfN(4), "train", between)
+    assert found.kl == pytest.approx(between, abs=1e-5)
+    assert found.win_rate.value == pytest.approx(
+        aim(world, "raw", BestOfN(4), between).mean(), abs=3e-3
+    )
 
 
 def test_methods_share_runs_where_they_do_not_know_the_procedure():
