@@ -25,8 +25,6 @@ __all__ = ["harmless", "harmless_prompts"]
 
 ANSWERS, LONGEST = 64, 20
 """Per prompt; tokens of each."""
-PROMPTS = 64
-"""Half of what is kept for worlds: their answers took half an hour beside other work."""
 
 
 def harmless_prompts(count: int = ASKED) -> list[str]:
@@ -39,7 +37,7 @@ def harmless_prompts(count: int = ASKED) -> list[str]:
 
 
 @functools.cache
-def harmless(k: int | None = None, prompts: int = PROMPTS) -> World:
+def harmless(k: int | None = None, prompts: int = ASKED) -> World:
     """The table world; see the module. Drawing its answers takes five CPU-seconds a prompt.
 
     Args:
