@@ -4,12 +4,19 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from benchmarks.methods.bonbon import BoNBoN
+from benchmarks.methods.dpo import DPO
 from benchmarks.methods.ipo import IPO
 from benchmarks.methods.log_sigmoid import LogSigmoid
+from benchmarks.methods.max_at_n import MaxAtN
 from benchmarks.methods.method import Method, Reinforced
 from benchmarks.methods.normalised import Normalised
+from benchmarks.methods.qrpo import QRPO
+from benchmarks.methods.qrpo_published import PublishedQRPO
+from benchmarks.methods.raft import RAFT
 from benchmarks.methods.raw import Raw
 from benchmarks.methods.transformed import Transformed
+from benchmarks.methods.vbon import VBoN
 from benchmarks.methods.weighted_sft import WeightedSFT
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import RankProcedure
@@ -45,6 +52,16 @@ KLS = (0.55, 1.1, 2.2)
 def shows_best(procedure: RankProcedure) -> bool:
     """Whether a procedure is more likely to answer with its best candidate than its worst."""
     return bool(procedure.rank_density(0.99) > procedure.rank_density(0.01))
+
+
+BETAS = (1.3, 4.5, 10.0)
+"""Of DPO."""
+COUNTS = (4.0, 8.0, 32.0)
+"""Of best-of-n imitations: KL 0.64, 1.20, 2.50 where rewards have no ties."""
+IMITATED = (3.0, 8.0, 32.0)
+"""Of BoNBoN, whose KL hardly grows with n: 0.60, 0.88, 1.2."""
+SHORT = (0.75, 1.7, 3.6)
+"""Of QRPO as published, which ends short of the KL that it aims at."""
 
 
 def _steep(procedure: RankProcedure) -> Exponential:
@@ -83,5 +100,35 @@ METHODS: Mapping[str, Entry] = MappingProxyType(
             "reward-weighted SFT", "1910.00177", lambda _, kl: WeightedSFT(kl), KLS
         ),
         "ipo": Entry("IPO, ranked pairs", "2310.12036", lambda _, kl: IPO(kl), KLS),
+        "dpo": Entry(
+            "DPO, ranked pairs", "2305.18290", lambda _, beta: DPO(beta), BETAS, dial="beta"
+        ),
+        "bonbon": Entry("BoNBoN", "2406.00832", lambda _, n: BoNBoN(int(n)), IMITATED, dial="n"),
+        "vbon": Entry("variational best-of-N", "2407.06057", lambda _, n: VBoN(n), COUNTS, "n"),
+        "raft": Entry("SFT on best of n", "2304.06767", lambda _, n: RAFT(int(n)), COUNTS, "n"),
+        "qrpo_published": Entry(
+            "QRPO as published, optimal Φ",
+            "2507.08068",
+            lambda procedure, kl: PublishedQRPO(optimal_transform(procedure, kl=kl), kl),
+            SHORT,
+            aware=True,
+        ),
+        "qrpo": Entry(
+            "QRPO, finite K, optimal Φ",
+            "2507.08068",
+            lambda procedure, kl: QRPO(optimal_transform(procedure, kl=kl), kl),
+            KLS,
+            aware=True,
+        ),
+        "max_at_n": Entry(
+            "max@N policy gradient of the win rate", "2510.23393", MaxAtN, KLS, aware=True
+        ),
+        "max_reward_at_n": Entry(
+            "max@N policy gradient of the reward",
+            "2510.23393",
+            lambda procedure, kl: MaxAtN(procedure, kl, "reward"),
+            KLS,
+            aware=True,
+        ),
     }
 )

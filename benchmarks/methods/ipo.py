@@ -28,11 +28,16 @@ class IPO(Method):
     """Wanted mean KL of the optimum. Nats."""
 
     def tables(self, store):
-        tau = beta_for_atoms_kl(store.masses, store.quantiles(), self.kl)
-        leads = (preferences(store.rewards) - 0.5) / tau
-        return {"masses": store.masses, "leads": leads}
+        u = store.quantiles()
+        tau = beta_for_atoms_kl(store.masses, u, self.kl)
+        lead = preferences(store.rewards) - 0.5
+        pairs = store.masses[:, :, None] * store.masses[:, None, :]
+        least = (pairs * lead**2).sum((1, 2)) / tau**2
+        return {"masses": store.masses, "pull": (u - 0.5) / tau, "least": least}
 
     def loss(self, log_ratio, reference, tables):
-        pairs = tables["masses"][:, :, None] * tables["masses"][:, None, :]
-        gaps = log_ratio[:, :, None] - log_ratio[:, None, :]
-        return (pairs * (gaps - tables["leads"]) ** 2).sum((-1, -2))
+        # The square, summed by parts: over pairs, the mean of p − ½ given one of them is u − ½.
+        mean = (tables["masses"] * log_ratio).sum(-1, keepdim=True)
+        centred = log_ratio - mean
+        squares = centred**2 - 2 * tables["pull"] * centred
+        return 2 * (tables["masses"] * squares).sum(-1) + tables["least"]

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from benchmarks.arena.store import Store
 from infalign.quantile.tilting import beta_for_atoms_kl
 
-__all__ = ["Method", "Reinforced", "Tables"]
+__all__ = ["Method", "Reinforced", "Tables", "regularised"]
 
 Tables = Mapping[str, np.ndarray]
 """Per prompt "P …" and computed once: what the loss reads beside the policy."""
@@ -70,5 +70,14 @@ class Reinforced(Method):
 
     @final
     def loss(self, log_ratio, reference, tables):
-        law = reference * torch.exp(log_ratio)
-        return -(law * (tables["phi"] - log_ratio)).sum(-1)
+        return regularised(log_ratio, reference, tables["phi"])
+
+
+def regularised(
+    log_ratio: Float[torch.Tensor, "P C"],
+    reference: Float[torch.Tensor, "P C"],
+    phi: Float[torch.Tensor, "P C"],
+) -> Float[torch.Tensor, "P"]:
+    """KL(π‖π_ref) − E_π[Φ/β], summed over the policy's own responses; `phi` is Φ/β."""
+    law = reference * torch.exp(log_ratio)
+    return -(law * (phi - log_ratio)).sum(-1)
