@@ -102,8 +102,8 @@ def draw(result: Result, folder: Path) -> None:
     )
     for (name, case), (left, right) in zip(cases.items(), axes, strict=True):
         _panels(left, right, name, case)
-    axes[-1][0].set_xlabel("processor time per token trained on, ms (bars: medians; points: steps)")
-    axes[-1][1].set_xlabel("peak memory over the loaded model, MB per token")
+    axes[-1][0].set_xlabel("processor time per token trained on, ms (|: each step)")
+    axes[-1][1].set_xlabel("peak memory over the model, MB per token")
     figure.savefig(folder / "cost.png", dpi=100)
     plt.close(figure)
 
@@ -118,11 +118,11 @@ def _panels(left: Any, right: Any, name: str, case: Mapping[str, Any]) -> None:
         axis.barh(places, values, color=colours, height=0.68)
         for place, value in zip(places, values, strict=True):
             axis.annotate(
-                f"{value:.3g}", (value, place), (6, 0), textcoords="offset points", va="center"
+                f"{value:.3g}", (value, place), (14, 0), textcoords="offset points", va="center"
             )
         axis.spines[["top", "right"]].set_visible(False)
         axis.invert_yaxis()
-        axis.margins(x=0.12)
+        axis.margins(x=0.2)
     for place, one in zip(places, facts, strict=True):
         steps = [1e3 * seconds / one["tokens"] for seconds in one["seconds"]]
         left.plot(steps, [place] * len(steps), "|", color="black", markersize=8)
