@@ -28,6 +28,9 @@ def predicted(
 
     :func:`infalign.frontier` solves for each KL anew, which would take seconds for many prompts.
 
+    Raises:
+        ArithmeticError: Φ, made for another KL, has no digits left at the largest of them.
+
     Example:
         >>> from infalign import BestOfN
         >>> from infalign.quantile.transforms import Log
@@ -35,7 +38,11 @@ def predicted(
         [0.5, 0.8]
     """
     most = 2.0 ** max(0, math.ceil(math.log2(float(kls.max()))))  # few tables for many questions
-    return _table(transform, procedure, most)(np.sqrt(kls))
+    try:
+        table = _table(transform, procedure, most)
+    except ArithmeticError:  # there is no such tilt, but it was not asked for either
+        table = _table(transform, procedure, float(kls.max()))
+    return table(np.sqrt(kls))
 
 
 @functools.lru_cache(maxsize=512)
@@ -67,4 +74,6 @@ def _where(kl: Callable[[float], float], wanted: float) -> float:
     low = high - 1.0
     while kl(low) < wanted:
         low -= 1.0
+        if low < -80:
+            raise ArithmeticError(f"No tilt of this transform reaches {wanted:.3g} nats in digits.")
     return float(brentq(lambda log_beta: kl(log_beta) - wanted, low, high, xtol=1e-10))

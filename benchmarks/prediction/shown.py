@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.prediction.recording import records
-from benchmarks.prediction.summary import at_last
+from benchmarks.prediction.summary import at_last, told_of
 from benchmarks.reading import Row
 
 __all__ = ["draw", "rows"]
@@ -32,39 +32,50 @@ PARTS = {
     "uneven": ("uneven KL", "#d9a520"),
     "atoms": ("finitely many responses", "#14866d"),
     "rollouts": ("K rollouts", "#7a3e9d"),
-    "training": ("training short of its optimum", "#c8323c"),
+    "training": ("training (or new prompts)", "#c8323c"),
 }
 Z = 1.96
 
 
+NETWORKS = ("openings",)
+"""Worlds with a language model; the others are free tables."""
+
+
 def rows(result: Mapping[str, Any]) -> list[Row]:
-    """Training prompts of all worlds; and how far the planner's word on K rollouts is off."""
-    overall = result["overall"]
-    last, curve = overall["last"], overall["curve"]
-    told = [
-        Row(
-            f"measured win rate is the predicted one at the same KL, {last['runs']} cases",
-            f"{_share(last['inside'])} of predictions in the 95 % interval; "
-            f"median difference {_points(last['median'])} points, largest {_points(last['most'])}",
-            f"the curve for continuous rewards alone: {_share(curve['inside'])}, "
-            f"{_points(curve['median'])} and {_points(curve['most'])} points",
-            last["inside"] >= 0.9,
-        )
-    ]
-    known = [group for group in result["groups"] if group["world"] == "fine" and group["k"]]
+    """Training prompts, tables and networks apart; and the planner's word on K rollouts."""
+    cases = [case for case in records(result) if case["split"] == "train"]
+    told = []
+    for network, kind in ((False, "free tables"), (True, "a network")):
+        some = [case for case in cases if (case["world"] in NETWORKS) == network]
+        if some:
+            told.append(_agreeing(told_of(some), kind))
+    known = [group for group in result["groups"] if "planner" in group]
     if known:
         median, perfect = (
             max(group[stage]["median"] for group in known) for stage in ("planner", "curve")
         )
         told.append(
             Row(
-                "the planner foresees what 16 and 64 calibration rollouts cost",
+                "the planner foresees what K = 16 and 64 calibration rollouts cost",
                 f"median difference {_points(median)} points",
                 f"perfect calibration assumed: {_points(perfect)} points",
                 median < perfect,
             )
         )
     return told
+
+
+def _agreeing(told: Mapping[str, Any], kind: str) -> Row:
+    last, curve, short = told["last"], told["curve"], told["parts"]["training"]["mean"]
+    return Row(
+        f"win rates of {kind} are those predicted from responses, K and KL, {last['runs']} cases",
+        f"{_share(last['close'])} within half a point, {_share(last['inside'])} of predictions in "
+        f"the 95 % interval; median {_points(last['median'])} points off, at most "
+        f"{_points(last['most'])}; training is {_points(short)} off its optimum",
+        f"the curve for continuous rewards: {_share(curve['close'])} within half a point, median "
+        f"{_points(curve['median'])} points off",
+        max(last["close"], last["inside"]) >= 0.9,
+    )
 
 
 def draw(result: Mapping[str, Any], folder: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.prediction.explained import STAGES
 from benchmarks.prediction.recording import COLUMNS, TOLD
 
-__all__ = ["CLOSE", "at_last", "parts_of", "summarised"]
+__all__ = ["CLOSE", "at_last", "parts_of", "summarised", "told_of"]
 
 CLOSE = 0.005
 """Half a point: what is called close, where an interval is narrower than anyone needs."""
@@ -23,11 +23,11 @@ def summarised(rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
     for run in runs:
         groups[tuple(run[name] for name in GROUPED)].append(run)
     train = [run for run in runs if run["split"] == "train"]
-    told = [dict(zip(GROUPED, key, strict=True)) | _told(group) for key, group in groups.items()]
-    return {"groups": told, "overall": _told(train) if train else None}
+    told = [dict(zip(GROUPED, key, strict=True)) | told_of(group) for key, group in groups.items()]
+    return {"groups": told, "overall": told_of(train) if train else None}
 
 
-def _told(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def told_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Runs, how well each prediction does, and the mean size of each part."""
     told: dict[str, Any] = {"runs": len(runs), "mean_kl": _mean(run["kl"] for run in runs)}
     told["mean_kl_sd"] = _mean(run["kl_sd"] for run in runs)
