@@ -54,6 +54,7 @@ class Plan:
 
 
 SMOKE = Plan(("best_of_4",), (1.0,), (4, 16), 25, (4, 16), 57, (4, 16), 1)
+MADE = Plan(kls=(1.0,))
 WITH_NULL_MODEL = Plan(kls=(1.0,), ks=(16, 57), apart=(16,))
 
 
@@ -84,7 +85,7 @@ def _full(plan: Plan, seed: int) -> dict[str, Any]:
     answers, all_answers = alpaca_eval(null_model=False), alpaca_eval()
     sets = {
         "answers": (answers.scores, plan),
-        "made": (skewed(*answers.scores.shape, np.random.default_rng([seed, 9])), plan),
+        "made": (skewed(*answers.scores.shape, np.random.default_rng([seed, 9])), MADE),
         "with NullModel": (all_answers.scores, WITH_NULL_MODEL),
     }
     result: dict[str, Any] = {

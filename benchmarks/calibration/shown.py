@@ -37,15 +37,8 @@ def rows(result: Result) -> list[Row]:
             max(tests["rejected"], rejected["own"]) < chance < rejected["global"],
         )
     ]
-    for k in (32, 16):
-        cost = _cost(found["costs"], "best_of_4", k)
-        plan = _planner(result, "best_of_4", k)
-        if cost and plan is not None:
-            number = f"{_points(cost['cost'])} lost to perfect calibration; planner {plan:.1f}"
-            lines.append(
-                Row(f"K = {k} rollouts calibrate, best-of-4 at KL 1", number, "—", holds=None)
-            )
-            break
+    if row := _finite(result, found):
+        lines.append(row)
     steep = _cost(found["costs"], "best_of_16", 32) or _cost(found["costs"], "best_of_4", 16)
     if steep:
         lines.append(
@@ -57,6 +50,23 @@ def rows(result: Result) -> list[Row]:
             )
         )
     return lines
+
+
+def _finite(result: Result, found: Result) -> Row | None:
+    """What 32 rollouts cost, beside made scores without ties and the planner's continuous ones."""
+    few, enough = (_cost(found["costs"], "best_of_4", k) for k in (4, 32))
+    made = _cost(result.get("made", {}).get("costs", ()), "best_of_4", 32)
+    plan = _planner(result, "best_of_4", 32)
+    if few is None or enough is None or made is None or plan is None:
+        return None
+    ours, theirs = enough["cost"], made["cost"]
+    return Row(
+        "K = 32 rollouts against perfect calibration, best-of-4 at KL 1",
+        f"{_points(ours)} lost; made scores without ties {_points(theirs)}, planner, continuous, "
+        f"{plan:.1f}",
+        f"K = 4 rollouts: {_points(few['cost'])}",
+        abs(ours["value"] - theirs["value"]) < 3 * (ours["se"] ** 2 + theirs["se"] ** 2) ** 0.5,
+    )
 
 
 def draw(result: Result, folder: Path) -> None:

@@ -151,5 +151,5 @@ def spread_of(scores: Float[np.ndarray, "P C"]) -> dict[str, float | list[float]
         "medians at 10, 50, 90 %": np.quantile(medians, [0.1, 0.5, 0.9]).tolist(),
         "share of variance between prompts": float(between),
         "median width of 80 % of a prompt's answers": float(np.median(high - low)),
-        "medians": np.sort(medians).tolist(),
+        "medians": np.quantile(medians, np.linspace(0, 1, 101)).tolist(),
     }
