@@ -40,7 +40,7 @@ class DPO(Method):
         return {"weights": weights, "preferred": preferred[:, one, other]}
 
     def loss(self, log_ratio, reference, tables):
-        one, other = torch.triu_indices(*[log_ratio.shape[-1]] * 2, 1, device=log_ratio.device)
+        one, other = torch.triu_indices(c := log_ratio.shape[-1], c, 1, device=log_ratio.device)
         gaps = self.beta * (log_ratio[:, one] - log_ratio[:, other])
         # −p·log σ(g) − (1−p)·log σ(−g)
         losses = torch.nn.functional.softplus(-gaps) + (1 - tables["preferred"]) * gaps
