@@ -18,7 +18,7 @@ from infalign.quantile.win_rate import atomic_win_rate
 
 __all__ = ["ceiling"]
 
-BETAS = np.geomspace(2.0, 0.002, 36)
+BETAS = np.geomspace(2.0, 0.003, 30)
 
 
 def ceiling(
@@ -29,9 +29,9 @@ def ceiling(
 ) -> Float[np.ndarray, "n"]:
     """Largest mean win rate found at each mean KL; more KL than can be used wins no more.
 
-    Followed from large β to small, each from the last, and joined by dW/dKL = β, which holds along
-    the optimum. For procedures that show the worst, W is not concave and a better policy that
-    this path misses may exist.
+    Followed from large β to small and joined by dW/dKL = β, which holds along the optimum. Each
+    ascent starts from the last law and, since W is not concave for procedures that show the worst,
+    from one that leans far to the best responses; a prompt keeps the better. Others may exist.
 
     Example:
         >>> law, rewards = np.full((1, 4), 0.25), np.arange(4.0)[None]
@@ -43,9 +43,10 @@ def ceiling(
     sorted_law, sorted_rewards = (np.take_along_axis(a, order, 1) for a in (law, rewards))
     ascent = _Ascent(sorted_law, sorted_rewards, procedure)
     log_ratio = np.zeros_like(sorted_law)
+    leaning = 12 * np.cumsum(sorted_law, axis=1)
     found = [(0.0, 0.5, 2 * BETAS[0])]
     for beta in BETAS:
-        log_ratio = ascent.climb(log_ratio, beta)
+        log_ratio = ascent.better(ascent.climb(log_ratio, beta), ascent.climb(leaning, beta), beta)
         masses = ascent.masses(log_ratio)
         kl = float(divergences(masses, sorted_law).mean())
         if kl > found[-1][0] + 1e-6:
@@ -89,7 +90,12 @@ class _Ascent:
         won = self.worth[:, -1] - (self.procedure.rank_cdf(cdf) * self.steps).sum(1)
         return won - beta * divergences(masses, self.law)
 
-    def climb(self, log_ratio: np.ndarray, beta: float, steps: int = 400) -> np.ndarray:
+    def better(self, one: np.ndarray, other: np.ndarray, beta: float) -> np.ndarray:
+        """Of two laws, at each prompt the one with more W − β·KL."""
+        worth, rival = (self.value(self.masses(log_ratio), beta) for log_ratio in (one, other))
+        return np.where((rival > worth)[:, None], other, one)
+
+    def climb(self, log_ratio: np.ndarray, beta: float, steps: int = 200) -> np.ndarray:
         """Damped steps towards the tilt by W's slope, halved where a prompt overshoots."""
         damping = np.full((len(log_ratio), 1), 0.5)
         value = self.value(self.masses(log_ratio), beta)
@@ -103,6 +109,6 @@ class _Ascent:
             log_ratio = np.where(better, tried, log_ratio)
             value = np.where(better[:, 0], worth, value)
             damping = np.where(better, np.minimum(damping * 1.2, 1.0), damping / 2)
-            if moved < 1e-7:
+            if moved < 1e-5:
                 break
         return log_ratio

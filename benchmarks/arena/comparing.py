@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmarks.arena.ceiling import ceiling
-from benchmarks.arena.measuring import Reading, compared, read, wins
-from benchmarks.arena.planned import reading_at, run_of, strengths_in
+from benchmarks.arena.measuring import divergences, wins
+from benchmarks.arena.planned import law_at, run_of, strengths_in
 from benchmarks.arena.runs import kept
 from benchmarks.arena.world import Split, World
 from benchmarks.methods import METHODS, Reinforced
-from infalign.evaluation import Estimate
+from infalign.evaluation import Estimate, estimate, paired_difference
 from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.tilting import tilt_atoms
 from infalign.quantile.win_rate import frontier
@@ -31,6 +31,7 @@ def comparisons(
     kls: Sequence[float],
     main: str = "optimal",
     seed: int = 0,
+    judges: Sequence[str] = JUDGES,
 ) -> list[dict[str, Any]]:
     """What each method wins at each KL, and by how much `main` is ahead of it, paired by prompt.
 
@@ -54,33 +55,40 @@ def comparisons(
             "limit": round(float(frontier(procedure, [kl])[0]), 5),
             "ceiling": round(float(most[number]), 5),
             "main": main,
-            "methods": _methods(world, names, procedure, split, kl, main, seed),
+            "methods": _methods(
+                world, names, procedure, split, kl, main, seed, _judges(world, judges)
+            ),
         }
         for number, kl in enumerate(kls)
     ]
 
 
-def _methods(world, names, procedure, split, kl, main, seed) -> dict[str, Any]:
+def _methods(world, names, procedure, split, kl, main, seed, judges) -> dict[str, Any]:
     found: dict[str, Any] = {name: {} for name in names}
-    for judge in JUDGES:
-        if judge not in world.judges:
-            continue
-        at = {n: reading_at(world, n, procedure, split, kl, judge, seed) for n in names}
-        readings = {name: reading for name, reading in at.items() if reading is not None}
-        for name, reading in readings.items():
-            found[name][judge] = _beside(reading, readings.get(main), name == main)
+    laws = {name: law_at(world, name, procedure, split, kl, seed) for name in names}
+    read = {name: law for name, law in laws.items() if law is not None}
+    for judge in judges:
+        won = {name: wins(law, world, split, procedure, judge) for name, law in read.items()}
+        for name in won:
+            found[name][judge] = _beside(won[name], None if name == main else won.get(main))
     if split == "train":
         for name in names:
-            if (won := aim(world, name, procedure, kl, seed)) is not None:
-                found[name]["aim"] = round(float(won.mean()), 4)
+            if (aimed := aim(world, name, procedure, kl, seed)) is not None:
+                found[name]["aim"] = round(float(aimed.mean()), 4)
     return {name: record for name, record in found.items() if record}
 
 
-def _beside(reading: Reading, main: Reading | None, is_main: bool) -> dict[str, float]:
-    record = _short("win", "se", reading.win_rate)
-    if main is None or is_main:
-        return record
-    return record | _short("ahead", "ahead_se", compared(main, reading))
+def _judges(world: World, wanted: Sequence[str]) -> list[str]:
+    return [judge for judge in wanted if judge in world.judges]
+
+
+def _beside(won: np.ndarray, main: np.ndarray | None) -> dict[str, float]:
+    record = _short("win", "se", estimate(won))
+    return (
+        record
+        if main is None
+        else record | _short("ahead", "ahead_se", paired_difference(main, won))
+    )
 
 
 def _short(value: str, se: str, estimate: Estimate) -> dict[str, float]:
@@ -108,34 +116,35 @@ def points(
     procedures: Sequence[RankProcedure],
     splits: Sequence[Split] | None = None,
     seed: int = 0,
+    judges: Sequence[str] = JUDGES,
 ) -> list[dict[str, Any]]:
     """Where each run ended by itself: KL reached, win rate by each judge, in order of KL."""
     found = []
     for name in names:
         for procedure in procedures:
             for split in splits or world.splits:
-                ends = _ends(world, name, procedure, split, seed)
+                ends = _ends(world, name, procedure, split, seed, _judges(world, judges))
                 if ends["kl"]:
                     where = {"world": world.name, "split": split, "procedure": procedure.name}
                     found.append({**where, "method": name, **ends})
     return found
 
 
-def _ends(world, name, procedure, split, seed) -> dict[str, list[float]]:
-    judges = [judge for judge in JUDGES if judge in world.judges]
-    rows = []
+def _ends(world, name, procedure, split, seed, judges) -> dict[str, list[float]]:
+    columns = ["kl", *(f"{judge}{end}" for judge in judges for end in ("", "_se"))]
+    table, rows = [], world.rows(split)
     for strength in strengths_in(world, name, seed):
         try:
-            law = kept(world, run_of(name, procedure, strength, seed))
+            law = kept(world, run_of(name, procedure, strength, seed))[rows]
         except FileNotFoundError:
             continue
-        readings = [read(law, world, split, procedure, judge=judge) for judge in judges]
-        estimates = [reading.win_rate for reading in readings if reading]
-        numbers = [number for e in estimates for number in (e.value, e.se)]
-        rows.append([round(number, 4) for number in (readings[0].kl, *numbers)])
-    columns = ["kl", *(f"{judge}{end}" for judge in judges for end in ("", "_se"))]
-    table = zip(*sorted(rows), strict=True) if rows else [()] * len(columns)
-    return dict(zip(columns, map(list, table), strict=True))
+        numbers = [float(divergences(law, world.law[rows]).mean())]
+        for judge in judges:
+            won = estimate(wins(law, world, split, procedure, judge))
+            numbers += [won.value, won.se]
+        table.append([round(number, 4) for number in numbers])
+    whole = zip(*sorted(table), strict=True) if table else [()] * len(columns)
+    return dict(zip(columns, map(list, whole), strict=True))
 
 
 def described(world: World) -> dict[str, Any]:

@@ -101,7 +101,7 @@ CASES: Mapping[str, Case] = MappingProxyType(
             _world("openings", "openings"),
             BEST + WORST,
             seeds=(0, 1, 2),
-            held_out=(0.2, 0.4, 0.8),
+            held_out=(0.2, 0.4, 0.7),
         ),
         "answers": Case(_world("answers", "answers"), BEST),
         "harmless": Case(_world("harmless", "harmless"), WORST),

@@ -1,5 +1,6 @@
 """The pictures of claim 1: win rate after decoding against KL, from `result.json` alone."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ mpl.use("agg")
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from PIL import Image
 
 __all__ = ["COLOURS", "PLACES", "curve", "draw_all", "ended", "finish", "panel"]
 
@@ -34,6 +36,8 @@ PLACES = (
 )
 """World, procedure and how figures name the world."""
 FRONT = ("optimal", "max_at_n", "bonbon", "identity", "ipo", "raw")
+FARTHEST = 2.6
+"""Nats shown."""
 Z = 1.96
 
 
@@ -90,10 +94,10 @@ def panel(
         errors = [Z * se for se in point[f"{judge}_se"]]
         look = {"lw": 2.2 if wide else 1.2, "ms": 5 if wide else 3.5, "zorder": 3 if wide else 2}
         colour = COLOURS.get(name, "#444444")
-        kl, won = [0.0, *point["kl"]], [0.5, *point[judge]]
-        axes.errorbar(kl, won, [0.0, *errors], color=colour, marker="o", label=label, **look)
+        kl, won = point["kl"], point[judge]
+        axes.errorbar(kl, won, errors, color=colour, marker="o", label=label, **look)
     axes.axhline(0.5, color="#bbbbbb", lw=0.7, zorder=0)
-    axes.set_xlim(0, max((max(p["kl"]) for p in points.values()), default=1.0) * 1.04)
+    axes.set_xlim(0, FARTHEST)
 
 
 def finish(figure: Any, path: Path, columns: int = 5) -> None:
@@ -106,8 +110,11 @@ def finish(figure: Any, path: Path, columns: int = 5) -> None:
     figure.legend(
         handles, list(labels), loc="outside lower center", ncols=columns, frameon=False, fontsize=8
     )
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100, format="png")
     plt.close(figure)
+    with Image.open(buffer) as picture:  # few colours: a third of the size
+        picture.convert("RGB").quantize(128).save(path, optimize=True)
 
 
 def _matches(record: Mapping[str, Any], where: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arena.comparing import comparisons, described, points
+from benchmarks.arena.comparing import JUDGES, comparisons, described, points
 from benchmarks.arena.results import about, save
 from benchmarks.arena.runs import ensure
 from benchmarks.arena.world import World
@@ -61,14 +61,16 @@ def measured(case: Case, world: World) -> dict[str, list[dict[str, Any]]]:
     """All that is said of a world, from the runs that are there."""
     found: dict[str, list[dict[str, Any]]] = {"cases": [], "points": [], "seeds": []}
     for procedure in case.procedures:
-        found["cases"] += comparisons(world, case.names, procedure, "train", case.kls)
-        if case.held_out and procedure in FOURS:
-            held_out = comparisons(world, case.names, procedure, "held-out", case.held_out)
-            found["cases"] += held_out
-    found["points"] = points(world, case.names, case.procedures, ("train",))
-    if len(world.splits) > 1:
-        fours = [procedure for procedure in case.procedures if procedure in FOURS]
-        found["points"] += points(world, case.names, fours, ("held-out",))
+        whole = procedure in FOURS  # for other N a result has no room for every judge and split
+        judges = JUDGES if whole else JUDGES[:1]
+        kls = {"train": case.kls, "held-out": case.held_out if whole else ()}
+        splits = [split for split in world.splits if kls[split]]
+        for split in splits:
+            side_by_side = comparisons(
+                world, case.names, procedure, split, kls[split], judges=judges
+            )
+            found["cases"] += side_by_side
+        found["points"] += points(world, case.names, [procedure], splits, judges=judges)
     for seed in case.seeds if len(case.seeds) > 1 else ():
         found["seeds"] += comparisons(world, AGAIN, FOURS[0], "train", [1.0], seed=seed)
     return found
