@@ -56,8 +56,12 @@ def shows_best(procedure: RankProcedure) -> bool:
 
 BETAS = (1.3, 4.5, 10.0)
 """Of DPO."""
-COUNTS = (4.0, 8.0, 32.0)
-"""Of best-of-n imitations: KL 0.64, 1.20, 2.50 where rewards have no ties."""
+PICKED = (4.0, 5.0, 9.0, 32.0)
+"""Of best-of-n picks: optima of KL 0.64, 0.81, 1.31, 2.50 where no response has much mass, and of
+0.50, 0.64, 1.1, 2.2 on the listed openings, whose likeliest answer has 0.46 on average."""
+POWERS = (4.0, 6.0, 8.0, 16.0, 32.0, 56.0)
+"""Of variational best-of-N: the same where no response has much mass, and 0.37, 0.55, 0.72, 1.16,
+1.69, 2.2 on the listed openings. Six, so that every world has one a little above each KL."""
 IMITATED = (3.0, 8.0, 32.0)
 """Of BoNBoN, whose KL hardly grows with n: 0.60, 0.88, 1.2."""
 SHORT = (0.75, 1.7, 3.6)
@@ -104,8 +108,8 @@ METHODS: Mapping[str, Entry] = MappingProxyType(
             "DPO, ranked pairs", "2305.18290", lambda _, beta: DPO(beta), BETAS, dial="beta"
         ),
         "bonbon": Entry("BoNBoN", "2406.00832", lambda _, n: BoNBoN(int(n)), IMITATED, dial="n"),
-        "vbon": Entry("variational best-of-N", "2407.06057", lambda _, n: VBoN(n), COUNTS, "n"),
-        "raft": Entry("SFT on best of n", "2304.06767", lambda _, n: RAFT(int(n)), COUNTS, "n"),
+        "vbon": Entry("variational best-of-N", "2407.06057", lambda _, n: VBoN(n), POWERS, "n"),
+        "raft": Entry("SFT on best of n", "2304.06767", lambda _, n: RAFT(int(n)), PICKED, "n"),
         "qrpo_published": Entry(
             "QRPO as published, optimal Φ",
             "2507.08068",
