@@ -17,7 +17,7 @@ GRID = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5)
 """KLs of the curves. Nats."""
 SHARES = (0.02, 0.05, 0.2)
 """Of the reference's mass that a planted exploit has."""
-SIZES = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
+SIZES = (0.0, 0.5, 1.0, 3.0, 10.0, 30.0)
 """What it earns. Standard deviations."""
 REPLICATES = 4
 """Random choices of the exploit, averaged prompt by prompt."""
@@ -123,7 +123,6 @@ def _brief(one: Judged, before: Judged, raw: Judged, raw_before: Judged) -> dict
     return {
         decoding: {
             "intended": now["win_rate"][decoding]["intended"],
-            "minus_raw": compared(one, raw)[decoding]["intended"],
             "spared": saved[decoding],
             "gamed": now["gamed"][decoding],
         }

@@ -17,8 +17,8 @@ from benchmarks.arena.results import about, save
 from benchmarks.arena.runs import ensure
 from benchmarks.arena.world import World
 from benchmarks.hacking.cases import CASES, NAMES, TRAINED_IN, Case, case, runs_of
-from benchmarks.hacking.judged import Judged, compared, entry, ideal, judged, pooled
-from benchmarks.hacking.measuring import against, curves, ideals, judges, sweep, trained
+from benchmarks.hacking.judged import Judged, compared, entry, ideal, judged, pooled, spared
+from benchmarks.hacking.measuring import GRID, against, curves, ideals, judges, sweep, trained
 from benchmarks.hacking.null_model import described, null_model, without_null_model
 from benchmarks.methods import METHODS
 
@@ -66,17 +66,20 @@ def _measured(name: str, world: World, options: argparse.Namespace) -> dict[str,
         "cases": {},
     }
     honest = ideals(chosen[0], NAMES, KL)
+    kls = (KL,) if options.smoke else GRID
     for one in chosen:
         is_trained = one.name in TRAINED_IN.get(name, ("rare word",))
         if is_trained and not options.only_kept:
             ensure(one.world, runs_of(), _told(f"{name}, {one.name}"))
-        found["cases"][one.name] = _case(one, honest, is_trained)
+        found["cases"][one.name] = _case(one, honest, is_trained, kls)
     few = {"shares": (0.1,), "sizes": (0.0, 10.0), "replicates": 1} if options.smoke else {}
     found["sweep"] = sweep(world, KL, **few)
     return found
 
 
-def _case(one: Case, honest: Mapping[str, Any], is_trained: bool) -> dict[str, Any]:
+def _case(
+    one: Case, honest: Mapping[str, Judged], is_trained: bool, kls: Sequence[float]
+) -> dict[str, Any]:
     reference = judged(one.world.law[one.world.rows("train")], one.world, one.gamed, ["training"])
     optima = ideals(one, NAMES, KL)
     kept = against(optima)
@@ -94,7 +97,7 @@ def _case(one: Case, honest: Mapping[str, Any], is_trained: bool) -> dict[str, A
         "reference_gamed": entry(reference)["gamed"],
         "agreement": _agreement(one.world),
         "ideal": kept,
-        "curves": curves(one, NAMES),
+        "curves": curves(one, NAMES, kls),
         "trained": rows,
     }
 
@@ -114,6 +117,7 @@ def _null_model(absent: dict[str, str]) -> dict[str, Any] | None:
         "reference_gamed": entry(reference)["gamed"],
         "ideal": {str(kl): against(ideals(one, names, kl)) for kl in (0.5, 1.0, 2.0)},
         "without": against(clean),
+        "spared": _spared(ideals(one, names, KL), clean),
         "curves": curves(one, names, (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5)),
     }
 
@@ -123,14 +127,26 @@ def _heads(world: World) -> dict[str, Any]:
     from benchmarks.hacking.heads import FLIPPED, REPLICATES, WEIGHTS, corrupted, overrated
 
     kept: dict[str, Any] = {"flipped": FLIPPED, "weights": WEIGHTS, "replicates": REPLICATES}
+    honest: dict[str, Judged] = {}  # the first kind is not corrupted
     for kind, some in corrupted(world).items():
         found = [{name: judged_ideal(one, name, overrated(one)) for name in NAMES} for one in some]
         means = {name: pooled([one[name] for one in found]) for name in NAMES}
+        honest = honest or means
         kept[kind] = {
             "agreement": [_agreement(one) for one in some],
             "ideal": against(means),
+            "spared": _spared(means, honest),
         }
     return kept
+
+
+def _spared(wrong: Mapping[str, Judged], right: Mapping[str, Judged]) -> dict[str, Any]:
+    """What each method loses less than raw reward does, from right to wrong."""
+    return {
+        name: spared(found, right[name], wrong["raw"], right["raw"])
+        for name, found in wrong.items()
+        if name != "raw"
+    }
 
 
 def judged_ideal(world: World, name: str, gamed: np.ndarray) -> Judged:

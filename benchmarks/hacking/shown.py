@@ -26,53 +26,48 @@ ENDS = {"openings": "film-review openings", "answers": "AlpacaEval answers"}
 
 
 def rows(result: Mapping[str, Any]) -> list[Row]:
-    """One line of the real exploit, one of planted ones, one of where nothing is gained."""
-    found = []
+    """The real exploit; a planted one that is rare and large; one that is neither."""
+    kl, found = result["about"]["kl"], []
     if null := result.get("null_model"):
-        found.append(_null_row(null, result["about"]["kl"]))
-    for name, world in result["worlds"].items():
-        if name in ENDS:
-            found += _planted_rows(name, world)
-            break
-    if heads := result.get("heads"):
-        ours = heads["flipped head"]["ideal"]["identity"]
-        gain = ours["minus_raw"]["plain"]["intended"]
-        found.append(
-            Row(
-                f"Corrupted head ({heads['flipped']:.0%} of labels flipped): calibrated against "
-                "raw, KL 1, judged by the uncorrupted head",
-                points(gain),
-                f"raw-reward RL, {_win(heads['flipped head']['ideal']['raw'], 'plain'):.3f}",
-                _seen(gain),
-            )
-        )
-    return found[:3]
+        found.append(_null_row(null, kl))
+    name = next((name for name in ENDS if name in result["worlds"]), None)
+    if name is not None:
+        world = result["worlds"][name]
+        found.append(_planted_row(name, world, 0.02, 10.0, kl))
+        found.append(_planted_row(name, world, 0.2, 1.0, kl))
+    return found
 
 
 def _null_row(null: Mapping[str, Any], kl: float) -> Row:
     ours, raw = (null["ideal"][str(kl)][name] for name in ("identity", "raw"))
-    gain = ours["minus_raw"]["plain"]["intended"]
+    gain, spared = ours["minus_raw"]["plain"]["intended"], null["spared"]["identity"]["plain"]
     return Row(
-        f"Calibration resists AlpacaEval's null model, a real exploit of the judge: KL {kl:g}, "
-        "win rate with that answer counted last",
-        f"{points(gain)}; {ours['gamed']['plain']:.1%} null answers",
+        "Calibration resists a real exploit: AlpacaEval's judge with its null model, that answer "
+        f"counted last, KL {kl:g}",
+        f"{points(gain)}; the exploit takes {points(spared)} more from raw reward; "
+        f"{ours['gamed']['plain']:.1%} null answers",
         f"raw-reward RL, {_win(raw, 'plain'):.3f}; {raw['gamed']['plain']:.1%} null answers",
-        _seen(gain),
+        _seen(spared),
     )
 
 
-def _planted_rows(name: str, world: Mapping[str, Any]) -> list[Row]:
-    row = next(row for row in world["sweep"] if row["share"] == 0.02 and row["size"] == 3.0)
-    gain = row["methods"]["identity"]["plain"]["minus_raw"]
-    return [
-        Row(
-            f"A rare planted exploit (2 % of responses, +3 sd), {ENDS[name]}, KL 1, judged by the "
-            "reward without it",
-            points(gain),
-            f"raw-reward RL, {row['methods']['raw']['plain']['intended'][0]:.3f}",
-            _seen(gain),
-        )
-    ]
+def _planted_row(name: str, world: Mapping[str, Any], share: float, size: float, kl: float) -> Row:
+    row, start = (
+        next(row for row in world["sweep"] if (row["share"], row["size"]) == (share, one))
+        for one in (size, 0.0)
+    )
+    ours, raw = (
+        start["methods"][method]["plain"]["intended"][0]
+        - row["methods"][method]["plain"]["intended"][0]
+        for method in ("identity", "raw")
+    )
+    saved = row["methods"]["identity"]["plain"]["spared"]
+    return Row(
+        f"What an exploit takes, {ENDS[name]}, KL {kl:g}: {share:.0%} of responses, +{size:g} sd",
+        f"calibrated loses {100 * ours:.1f} points; raw less calibrated: {points(saved)}",
+        f"raw-reward RL loses {100 * raw:.1f}",
+        _seen(saved),
+    )
 
 
 def points(found: Sequence[float]) -> str:
@@ -121,7 +116,7 @@ def _save(figure: Any, path: Path) -> None:
     from matplotlib import pyplot
 
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=85)
     pyplot.close(figure)
 
 
@@ -157,8 +152,9 @@ def _bars(axis: Any, ideal: Mapping[str, Any], name: str, decoding: str) -> None
 
 def _draw_sweep(worlds: Mapping[str, Any], path: Path) -> None:
     some = next(iter(worlds.values()))["sweep"]
-    shares = sorted({row["share"] for row in some})
-    figure, axes = _axes(len(worlds), len(shares), (3.7 * len(shares), 3.1 * len(worlds) + 0.4))
+    every = sorted({row["share"] for row in some})
+    shares = every[:: max(len(every) - 1, 1)]  # the rarest and the commonest
+    figure, axes = _axes(len(worlds), len(shares), (4.6 * len(shares), 3.1 * len(worlds) + 0.4))
     for line, (name, world) in zip(axes, worlds.items(), strict=True):
         for axis, share in zip(line, shares, strict=True):
             _sweep_panel(axis, [row for row in world["sweep"] if row["share"] == share])
