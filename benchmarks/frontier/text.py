@@ -31,9 +31,11 @@ from benchmarks.frontier.text_world import (
     TextWorld,
     film,
     gold_of_reference,
+    harmless,
     stored,
 )
 from benchmarks.worlds.data import MissingData
+from infalign.assets import AssetError
 from infalign.evaluation import estimate
 from infalign.pipeline.measurement import Measurement
 from infalign.training.solver import Row
@@ -43,7 +45,12 @@ __all__ = ["FULL", "SMOKE", "judge", "kept", "main", "run", "trained"]
 HERE = Path(__file__).parent
 SEED = 0
 Case = tuple[Callable[[], TextWorld], Schedule, tuple[str, ...]]
-FULL: Mapping[str, Case] = MappingProxyType({"film": (film, Schedule(), tuple(TITLES))})
+FULL: Mapping[str, Case] = MappingProxyType(
+    {
+        "film": (film, Schedule(), tuple(TITLES)),
+        "harmless": (harmless, Schedule(), tuple(TITLES)),
+    }
+)
 """World → how it is made, the compute of every method there, the methods."""
 SMOKE: Case = (made, SCHEDULE, ("optimal", "identity", "raw", "ipo", "raw-online"))
 
@@ -58,11 +65,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         make, schedule, methods = FULL[name]
         try:
             world = make()
-        except MissingData as missing:
+            policy = None if options.only_kept else world.policy(SEED)
+        except (AssetError, MissingData) as missing:
             print(f"{name} is left out: {missing}", file=sys.stderr)
             result["absent"][name] = str(missing)
             continue
-        store = stored(world, None if options.only_kept else world.policy(SEED), _told(world))
+        store = stored(world, policy, _told(world))
         chosen = [method for method in options.methods or methods if method in methods]
         for _ in [] if options.only_kept else trained(world, schedule, chosen, store):
             result["worlds"][name] = _described(world, schedule, store, methods)

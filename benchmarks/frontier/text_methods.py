@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmarks.arena.store import Store
-from benchmarks.frontier.text_training import StoredLoss, StoredReward
+from benchmarks.frontier.text_training import Paired, StoredLoss, StoredReward
 from benchmarks.frontier.text_world import Stored, TextWorld
 from benchmarks.methods import METHODS, shows_best
 from benchmarks.methods.method import Reinforced
@@ -52,6 +52,8 @@ class Schedule:
 
 ONLINE = MappingProxyType({"optimal-online": "optimal", "raw-online": "raw"})
 """Trained on the policy's own samples, by the same training reward."""
+PAIRS = "-pairs"
+"""Ends the names of methods whose tilt is fitted by :class:`Paired`; calibration alone is IPO."""
 TITLES: Mapping[str, str] = MappingProxyType(
     {
         "optimal": "InfAlign, optimal Φ",
@@ -66,6 +68,11 @@ TITLES: Mapping[str, str] = MappingProxyType(
         "raft": "SFT on best-of-n",
         "qrpo": "QRPO, finite K",
         "qrpo_published": "QRPO as published",
+        "optimal-pairs": "InfAlign, optimal Φ, by pairs",
+        "exponential-pairs": "InfAlign, exp(±10u), by pairs",
+        "raw-pairs": "raw reward, by pairs",
+        "normalised-pairs": "reward normalised per prompt, by pairs",
+        "log_sigmoid-pairs": "log-sigmoid-centred reward, by pairs",
         "optimal-online": "InfAlign, optimal Φ, online",
         "raw-online": "raw reward, online",
     }
@@ -82,17 +89,19 @@ def prepared(
 
     RL on a training reward goes by `Fit` of its optimum, π_ref·exp(Φ/β)/Z on the K rollouts; β is
     the one at which that optimum has the schedule's KL. On the raw reward this is reward-weighted
-    SFT. For the calibrated rewards Φ is the posterior mean with each rollout left out of its own
-    calibration.
+    SFT. Names that end in `-pairs` go by regression on pairs instead. For the calibrated rewards Φ
+    is the posterior mean with each rollout left out of its own calibration.
     """
     descent, k = schedule.descent, schedule.k
     if name in ONLINE:
         reward = _new_responses(ONLINE[name], world, store, schedule.kl)
         return Online(descent, k), _problem(world, store, reward, schedule.kl)
     listed = Store(np.full(store.rewards.shape, 1 / world.k), store.rewards, world.k)
-    phi = _training_rewards(name, world, store, listed, schedule.kl)
+    phi = _training_rewards(name.removesuffix(PAIRS), world, store, listed, schedule.kl)
     if phi is not None:
         problem = _problem(world, store, StoredReward(world.ids, phi), schedule.kl)
+        if name.endswith(PAIRS):
+            return StoredLoss(Paired(phi / problem.beta), listed, descent, k), problem
         return Fit(descent, k=k), problem
     method = METHODS[name].make(world.procedure, STRENGTHS.get(name, schedule.kl))
     if isinstance(method, RAFT):

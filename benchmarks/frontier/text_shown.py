@@ -10,6 +10,8 @@ __all__ = ["draw", "rows", "tables"]
 
 World = Mapping[str, Any]
 Z = 1.96
+STROKES = {"online": ":", "pairs": (0, (5, 1.5))}
+"""Lines of methods that are trained in two ways."""
 
 
 def rows(text: Mapping[str, Any]) -> list[Row]:
@@ -89,12 +91,13 @@ def _equal(world: World, split: str) -> list[str]:
     if not read:
         return []
     names = {method["name"]: method["title"] for method in world["methods"]}
-    titles = (f"{split} prompts, at KL", "judge", "method", "win rate ± se", "optimal Φ ahead")
+    ahead = ("optimal Φ ahead", "optimal Φ by pairs ahead")
+    titles = (f"{split} prompts, at KL", "judge", "method", "win rate ± se", *ahead)
     lines = [_line(titles), "|---" * len(titles) + "|"]
     for judge, row in read:
-        ahead = _points(row["ahead"]) if "ahead" in row else "–"
+        leads = [_points(row[key]) if key in row else "–" for key in ("ahead", "ahead_pairs")]
         won = _estimate(row["win_rate"])
-        lines.append(_line((f"{row['kl']:g}", judge, names[row["method"]], won, ahead)))
+        lines.append(_line((f"{row['kl']:g}", judge, names[row["method"]], won, *leads)))
     return [*lines, ""]
 
 
@@ -157,8 +160,8 @@ def _panel(axes: Any, world: World, split: str) -> None:
             [0.0, *(point["kl"]["value"] for point in points)],
             [0.5, *(point["win_rate"]["value"] for point in points)],
             [0.0, *(Z * point["win_rate"]["se"] for point in points)],
-            color=COLOURS.get(method["name"], "#444444"),
-            ls="--" if method["name"].endswith("online") else "-",
+            color=COLOURS.get(method["name"].split("-")[0], "#444444"),
+            ls=STROKES.get(method["name"].partition("-")[2], "-"),
             marker="o",
             label=method["title"],
             lw=2.2 if wide else 1.2,

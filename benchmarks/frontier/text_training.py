@@ -21,7 +21,7 @@ from infalign.training.fit import stored_log_prob
 from infalign.training.rewards import TrainingReward
 from infalign.training.solver import Callback, Row
 
-__all__ = ["StoredLoss", "StoredReward", "columns_of"]
+__all__ = ["Paired", "StoredLoss", "StoredReward", "columns_of"]
 
 
 @final
@@ -41,6 +41,30 @@ class StoredReward(TrainingReward):
         row_of = {prompt_id: row for row, prompt_id in enumerate(self.ids)}
         chosen = self.training_rewards[[row_of[prompt_id] for prompt_id in prompt_ids]]
         return np.full(chosen.shape, 1 / chosen.shape[1]), chosen
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Paired(Method):
+    """Regression on a known tilt by pairs: E over pairs of rollouts (s − s′ − (Φ − Φ′)/β)².
+
+    s = log(π/π_ref); log Z cancels. Twice the variance of s − Φ/β over a prompt's rollouts, so its
+    optimum is π_ref·exp(Φ/β)/Z; with Φ = u it is IPO. Unlike weighted likelihood it learns from
+    rollouts of little weight, too, and no rollout is worth learning by heart.
+
+    Reference: REBEL (arXiv:2404.16767), on one store of rollouts
+    """
+
+    phi: Float[np.ndarray, "P K"]
+    """Φ/β of each rollout."""
+
+    def tables(self, store):
+        return {"masses": store.masses, "phi": self.phi}
+
+    def loss(self, log_ratio, reference, tables):
+        residual = log_ratio - tables["phi"]
+        mean = (tables["masses"] * residual).sum(-1, keepdim=True)
+        return 2 * (tables["masses"] * (residual - mean) ** 2).sum(-1)
 
 
 @final

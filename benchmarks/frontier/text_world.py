@@ -18,7 +18,7 @@ from infalign.pipeline.measurement import SPLITS, Split
 from infalign.prompts import Prompt
 from infalign.protocols import Response, Reward, Sampling
 from infalign.quantile.calibration import EmpiricalCalibration
-from infalign.quantile.procedures import BestOfN, RankProcedure
+from infalign.quantile.procedures import BestOfN, RankProcedure, WorstOfN
 from infalign.rollouts import RolloutStore, collect
 from infalign.rollouts.scoring import score
 
@@ -28,6 +28,7 @@ __all__ = [
     "TextWorld",
     "film",
     "gold_of_reference",
+    "harmless",
     "language_model",
     "stored",
 ]
@@ -177,4 +178,28 @@ def film(train: int = 48, test: int = 32) -> TextWorld:
         procedure=BestOfN(4),
         judges={name: functools.partial(_reward, name) for name in ("training", "gold")},
         policy=functools.partial(language_model, sampling),
+    )
+
+
+def harmless(train: int = 48, test: int = 32, longest: int = 12) -> TextWorld:
+    """Dialogues of HH-RLHF's harmless set, answered in at most 12 tokens; decoded by worst-of-4.
+
+    Raises:
+        MissingData: the pairs are not there.
+    """
+    from benchmarks.worlds.choices import reward
+    from benchmarks.worlds.harmless import harmless_prompts
+
+    prompts = tuple(map(Prompt.from_text, harmless_prompts(train + test)))
+    return TextWorld(
+        name="harmless",
+        about=f"SmolLM2-135M-Instruct, LoRA, HH harmless dialogues answered in at most {longest} "
+        "tokens; reward and gold: MiniLM and style heads, each on its half of people's choices",
+        prompts={"train": prompts[:train], "held-out": prompts[train:]},
+        procedure=WorstOfN(4),
+        judges={
+            "training": functools.partial(reward, "training", longest),
+            "gold": functools.partial(reward, "gold", longest),
+        },
+        policy=functools.partial(language_model, Sampling(0.8, longest)),
     )

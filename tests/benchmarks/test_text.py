@@ -16,7 +16,7 @@ from benchmarks.frontier import text
 from benchmarks.frontier.text_measuring import measure
 from benchmarks.frontier.text_methods import prepared
 from benchmarks.frontier.text_smoke import SCHEDULE, made
-from benchmarks.frontier.text_training import columns_of
+from benchmarks.frontier.text_training import Paired, columns_of
 from benchmarks.frontier.text_world import stored
 from benchmarks.methods import METHODS
 
@@ -138,6 +138,16 @@ def test_qrpo_on_rollouts_is_at_rest_at_its_tilt_and_nowhere_else():
     at_tilt = torch.as_tensor(np.take_along_axis(tilted, picks, 1))
     assert method.loss(at_tilt, mass, given).max() < 1e-20
     assert method.loss(0 * at_tilt, mass, given).min() > 1e-3
+
+
+def test_pairs_are_at_rest_at_the_tilt_whatever_its_constant():
+    torch = pytest.importorskip("torch")
+    phi = np.random.default_rng(3).normal(size=(2, 8))
+    store = Store(np.full((2, 8), 1 / 8), phi, 8)
+    tables = {name: torch.as_tensor(t) for name, t in Paired(phi).tables(store).items()}
+    mass = tables["masses"]
+    assert Paired(phi).loss(torch.as_tensor(phi + 0.7), mass, tables).max() < 1e-20
+    assert Paired(phi).loss(torch.as_tensor(0.9 * phi), mass, tables).min() > 1e-3
 
 
 def test_ipo_on_rollouts_aims_at_the_calibrated_tilt():
