@@ -98,6 +98,14 @@ def test_the_ceiling_of_many_responses_is_the_limit():
     assert np.allclose(found, limit, atol=5e-4)
 
 
+@pytest.mark.parametrize("procedure", [WorstOfN(4), WorstOfN(16)])
+def test_no_exact_optimum_exceeds_the_ceiling_where_w_is_not_concave(procedure):
+    world = made(prompts=24, responses=48)
+    most = ceiling(world.law, world.judges["training"], procedure, [0.5, 1.0])
+    for kl, above in zip([0.5, 1.0], most, strict=True):
+        assert aim(world, "optimal", procedure, kl).mean() < above + 1e-3
+
+
 def test_no_law_of_the_same_kl_exceeds_the_ceiling():
     rng = np.random.default_rng(1)
     world = made()
