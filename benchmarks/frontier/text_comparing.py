@@ -26,7 +26,7 @@ KLS = (0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 FARTHEST = 2.0
 """A policy is read at a KL only if it ended at most this many times as far: the way to it from the
 reference is taken as linear in √KL, and that overlooks how win rates saturate."""
-GRID = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5)
+GRID = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 2.5)
 """Where the limit is drawn. Nats."""
 Paths = Mapping[str, Sequence[Measurement]]
 """Method → its checkpoints."""

@@ -155,20 +155,27 @@ def _panel(axes: Any, world: World, split: str) -> None:
         if not points:
             continue
         farthest = max(farthest, *(point["kl"]["value"] for point in points))
-        wide = method["name"] == "optimal"
-        axes.errorbar(
-            [0.0, *(point["kl"]["value"] for point in points)],
-            [0.5, *(point["win_rate"]["value"] for point in points)],
-            [0.0, *(Z * point["win_rate"]["se"] for point in points)],
-            color=COLOURS.get(method["name"].split("-")[0], "#444444"),
-            ls=STROKES.get(method["name"].partition("-")[2], "-"),
-            marker="o",
-            label=method["title"],
-            lw=2.2 if wide else 1.2,
-            ms=5 if wide else 3.5,
-            zorder=3 if wide else 2,
-        )
+        _method(axes, method, points, COLOURS.get(method["name"].split("-")[0], "#444444"))
     limit = world["limit"]
     axes.plot(limit["kl"], limit["win_rate"], color="black", ls="--", lw=1.2, label="limit")
     axes.axhline(0.5, color="#bbbbbb", lw=0.7, zorder=0)
     axes.set_xlim(0, farthest * 1.06 or 1.0)
+
+
+def _method(
+    axes: Any, method: Mapping[str, Any], points: Sequence[Mapping[str, Any]], colour: str
+) -> None:
+    """Where it ended, the way there as it is read between (√KL), and hollow where it was before."""
+    wide = method["name"] == "optimal"
+    *before, end = points
+    kl, win = end["kl"]["value"], end["win_rate"]["value"]
+    shares = [step / 20 for step in range(21)]
+    way = [0.5 + (win - 0.5) * share for share in shares]
+    stroke = STROKES.get(method["name"].partition("-")[2], "-")
+    axes.plot([kl * share**2 for share in shares], way, color=colour, ls=stroke, lw=1 + wide)
+    look = {"color": colour, "marker": "o", "ms": 6 if wide else 4, "zorder": 3}
+    axes.errorbar(
+        kl, win, Z * end["win_rate"]["se"], label=method["title"], ls=stroke, lw=1 + wide, **look
+    )
+    for point in before:
+        axes.plot(point["kl"]["value"], point["win_rate"]["value"], mfc="white", **look)
