@@ -38,7 +38,7 @@ def described(
     store: Stored,
     paths: Paths,
     titles: Mapping[str, str],
-    seconds: Mapping[str, float],
+    seconds: Mapping[str, Mapping[str, float] | None],
 ) -> dict[str, Any]:
     """All of one world that goes into the result."""
     return {

@@ -115,7 +115,7 @@ def stored(world: TextWorld, policy: Any | None, progress: Progress) -> Stored:
         score(rollouts, judge, train)
         score(fresh, judge, both)
     rewards = rollouts.rewards(judge.name, train, world.k)
-    judged = {
+    judged: dict[Split, np.ndarray] = {
         split: fresh.rewards(judge.name, world.asked(split), world.references) for split in SPLITS
     }
     calibration = EmpiricalCalibration(world.ids, rewards)
