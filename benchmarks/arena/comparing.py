@@ -7,19 +7,19 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmarks.arena.ceiling import ceiling
-from benchmarks.arena.measuring import divergences, wins
-from benchmarks.arena.planned import law_at, run_of, strengths_in
+from benchmarks.arena.measuring import Reading, compared, divergences, read, wins
+from benchmarks.arena.planned import run_of, strengths_in, way_at
 from benchmarks.arena.runs import kept
 from benchmarks.arena.world import Split, World
 from benchmarks.methods import METHODS, Reinforced
-from infalign.evaluation import Estimate, estimate, paired_difference
+from infalign.evaluation import Estimate, estimate
 from infalign.quantile.procedures import RankProcedure
-from infalign.quantile.tilting import tilt_atoms
+from infalign.quantile.tilting import beta_for_atoms_kl, tilt_atoms
 from infalign.quantile.win_rate import frontier
 
 __all__ = ["JUDGES", "aim", "comparisons", "described", "points"]
 
-JUDGES = ("training", "gold", "judge")
+JUDGES = ("training", "gold", "judge", "vader")
 """Those that results speak of, where a world has them."""
 
 
@@ -65,12 +65,17 @@ def comparisons(
 
 def _methods(world, names, procedure, split, kl, main, seed, judges) -> dict[str, Any]:
     found: dict[str, Any] = {name: {} for name in names}
-    laws = {name: law_at(world, name, procedure, split, kl, seed) for name in names}
-    read = {name: law for name, law in laws.items() if law is not None}
+    ways = {name: way_at(world, name, procedure, split, kl, seed) for name in names}
     for judge in judges:
-        won = {name: wins(law, world, split, procedure, judge) for name, law in read.items()}
-        for name in won:
-            found[name][judge] = _beside(won[name], None if name == main else won.get(main))
+        readings = {
+            name: read(way[0], world, split, procedure, kl=kl, judge=judge, start=way[1])
+            for name, way in ways.items()
+            if way is not None
+        }
+        for name, reading in readings.items():
+            if reading is not None:
+                other = None if name == main else readings.get(main)
+                found[name][judge] = _beside(reading, other)
     if split == "train":
         for name in names:
             if (aimed := aim(world, name, procedure, kl, seed)) is not None:
@@ -82,13 +87,11 @@ def _judges(world: World, wanted: Sequence[str]) -> list[str]:
     return [judge for judge in wanted if judge in world.judges]
 
 
-def _beside(won: np.ndarray, main: np.ndarray | None) -> dict[str, float]:
-    record = _short("win", "se", estimate(won))
-    return (
-        record
-        if main is None
-        else record | _short("ahead", "ahead_se", paired_difference(main, won))
-    )
+def _beside(reading: Reading, main: Reading | None) -> dict[str, float]:
+    record = _short("win", "se", reading.win_rate)
+    if main is None:
+        return record
+    return record | _short("ahead", "ahead_se", compared(main, reading))
 
 
 def _short(value: str, se: str, estimate: Estimate) -> dict[str, float]:
@@ -102,12 +105,12 @@ def aim(
     entry, store = METHODS[name], world.store(seed)
     if entry.dial != "kl" or not isinstance(method := entry.make(procedure, kl), Reinforced):
         return None
+    law, rewards = world.law[world.rows("train")], method.training_rewards(store)
     try:
-        beta = method.beta(store)
+        beta = beta_for_atoms_kl(law, rewards, kl)
     except ValueError:  # no tilt has that KL here
         return None
-    law = tilt_atoms(store.masses, method.training_rewards(store), beta)
-    return wins(law, world, "train", procedure, "training")
+    return wins(tilt_atoms(law, rewards, beta), world, "train", procedure, "training")
 
 
 def points(

@@ -4,9 +4,13 @@ Everything is an exact sum over listed responses, so an error is only ever that 
 A law is brought to a common mean KL along π_ref^(1−λ)·π^λ/Z, one λ for all prompts of a split: for
 a converged policy that is the same training reward at a larger β, and no policy is compared beyond
 where it was trained to.
+
+The KL is that of these very prompts. Other prompts would put every policy elsewhere on its way, so
+a prompt does not count by its win rate but by its influence on the mean at the solved KL.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
@@ -17,7 +21,13 @@ from infalign.evaluation import Estimate, compare, estimate, paired_difference
 from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.win_rate import atomic_win_rate, decoded_masses, frontier
 
-__all__ = ["Reading", "at_kl", "compared", "divergences", "read", "towards", "wins"]
+__all__ = [
+    "Reading", "at_kl", "compared", "divergences", "influence", "influences", "read", "stretch",
+    "towards", "wins",
+]  # fmt: skip
+
+STEP = 0.01
+"""Share of the way over which slopes are read off."""
 
 
 def divergences(
@@ -58,6 +68,17 @@ def at_kl(
         kl: nats.
         start: where the way starts, a law of less KL; the reference where None.
     """
+    found = stretch(law, reference, kl, start)
+    return None if found is None else found[0]
+
+
+def stretch(
+    law: Float[np.ndarray, "P C"],
+    reference: Float[np.ndarray, "P C"],
+    kl: float,
+    start: Float[np.ndarray, "P C"] | None = None,
+) -> tuple[Float[np.ndarray, "P C"], Float[np.ndarray, "P C"]] | None:
+    """The law that :func:`at_kl` finds, and one a little before it on the same way."""
     start = reference if start is None else start
     if divergences(law, reference).mean() < kl:
         return None
@@ -65,7 +86,47 @@ def at_kl(
     def beyond(share: float) -> float:
         return float(divergences(towards(law, start, share), reference).mean()) - kl
 
-    return towards(law, start, float(optimize.brentq(beyond, 0.0, 1.0, xtol=1e-6)))
+    share = float(optimize.brentq(beyond, 0.0, 1.0, xtol=1e-6))
+    return towards(law, start, share), towards(law, start, share - STEP)
+
+
+def influence(
+    values: Float[np.ndarray, "P"], kls: Float[np.ndarray, "P"], slope: float
+) -> Float[np.ndarray, "P"]:
+    """What each prompt contributes to a mean that is read where the mean KL is a given number.
+
+    W_x − λ·(KL_x − KL̄), λ = dW/dKL along the way on which that KL was solved for. The mean is W.
+    The spread over prompts is that of W at equal KL (delta method, first order): a prompt on which
+    the policy moves far wins more itself, and takes KL from all the others.
+
+    Example:
+        >>> influence(np.array([0.6, 0.8]), np.array([0.5, 1.5]), 0.2).round(3).tolist()
+        [0.7, 0.7]
+    """
+    return values - slope * (kls - kls.mean())
+
+
+def influences(
+    value: Callable[[Float[np.ndarray, "P C"]], Float[np.ndarray, "P"]],
+    law: Float[np.ndarray, "P C"],
+    reference: Float[np.ndarray, "P C"],
+    near: Float[np.ndarray, "P C"] | None = None,
+) -> Float[np.ndarray, "P"]:
+    """The same with λ read off; estimates and paired differences at equal KL are made of these.
+
+    Args:
+        value: Law → one number per prompt, such as its win rate by a judge.
+        law: At the KL that was solved for.
+        reference: What KL is measured from.
+        near: Another law on the way, as of :func:`stretch`; where None, one a little nearer to the
+            reference, which for a tilt is the same tilt at a larger β.
+    """
+    near = towards(law, reference, 1 - STEP) if near is None else near
+    values, kls = value(law), divergences(law, reference)
+    less = float(kls.mean() - divergences(near, reference).mean())
+    if abs(less) < 1e-12:
+        return values
+    return influence(values, kls, float(values.mean() - value(near).mean()) / less)
 
 
 def wins(
@@ -96,6 +157,8 @@ class Reading:
     """What no policy exceeds at that KL when rewards are continuous."""
     per_prompt: Float[np.ndarray, "P"]
     """Win rates."""
+    influence: Float[np.ndarray, "P"]
+    """On the mean at the KL asked for; the win rates where none was."""
 
     @property
     def fraction(self) -> float:
@@ -111,18 +174,32 @@ def read(
     *,
     kl: float | None = None,
     judge: str = "training",
+    start: Float[np.ndarray, "P C"] | None = None,
 ) -> Reading | None:
-    """A whole law (all prompts) on a split, as it is or brought to a KL; None if out of reach."""
+    """A whole law (all prompts) on a split, as it is or brought to a KL; None if out of reach.
+
+    Brought there from `start`, of less KL; from the reference where None.
+    """
     rows = world.rows(split)
-    moved = law[rows] if kl is None else at_kl(law[rows], world.law[rows], kl)
-    if moved is None:
-        return None
-    per_prompt = wins(moved, world, split, procedure, judge)
-    reached = float(divergences(moved, world.law[rows]).mean())
+    reference = world.law[rows]
+
+    def won(of: Float[np.ndarray, "P C"]) -> Float[np.ndarray, "P"]:
+        return wins(of, world, split, procedure, judge)
+
+    if kl is None:
+        moved = law[rows]
+        counted = per_prompt = won(moved)
+    else:
+        found = stretch(law[rows], reference, kl, None if start is None else start[rows])
+        if found is None:
+            return None
+        moved, near = found
+        per_prompt, counted = won(moved), influences(won, moved, reference, near)
+    reached = float(divergences(moved, reference).mean())
     limit = float(frontier(procedure, [reached])[0]) if reached > 1e-9 else 0.5
-    return Reading(reached, estimate(per_prompt), limit, per_prompt)
+    return Reading(reached, estimate(counted), limit, per_prompt, counted)
 
 
 def compared(ours: Reading, theirs: Reading) -> Estimate:
-    """Difference of win rates, paired by prompt."""
-    return paired_difference(ours.per_prompt, theirs.per_prompt)
+    """Difference of win rates, paired by prompt, each prompt by its influence."""
+    return paired_difference(ours.influence, theirs.influence)

@@ -12,7 +12,9 @@ from benchmarks.arena.world import Split, World
 from benchmarks.methods import METHODS, shows_best
 from infalign.quantile.procedures import RankProcedure
 
-__all__ = ["FARTHEST", "NEIGHBOURS", "law_at", "planned", "reading_at", "run_of", "strengths_in"]
+__all__ = [
+    "FARTHEST", "NEIGHBOURS", "law_at", "planned", "reading_at", "run_of", "strengths_in", "way_at",
+]  # fmt: skip
 
 FARTHEST = 1.5
 """A run alone is read at a KL only if it reached at most this many times as much."""
@@ -96,8 +98,10 @@ def reading_at(
     from the nearest run below, π₁^(1−λ)·π₂^λ/Z, which for converged tilts is training in between.
     Runs that were not made are passed over.
     """
-    law = _next_to(world, name, procedure, split, kl, seed)
-    return None if law is None else read(law, world, split, procedure, kl=kl, judge=judge)
+    way = way_at(world, name, procedure, split, kl, seed)
+    if way is None:
+        return None
+    return read(way[0], world, split, procedure, kl=kl, judge=judge, start=way[1])
 
 
 def law_at(
@@ -109,14 +113,20 @@ def law_at(
     seed: int = 0,
 ) -> Float[np.ndarray, "P C"] | None:
     """The law that :func:`reading_at` reads, brought to the KL; rows of the split."""
-    law, rows = _next_to(world, name, procedure, split, kl, seed), world.rows(split)
-    return None if law is None else at_kl(law[rows], world.law[rows], kl)
+    way, rows = way_at(world, name, procedure, split, kl, seed), world.rows(split)
+    if way is None:
+        return None
+    start = None if way[1] is None else way[1][rows]
+    return at_kl(way[0][rows], world.law[rows], kl, start)
 
 
-def _next_to(
-    world: World, name: str, procedure: RankProcedure, split: Split, kl: float, seed: int
-) -> Float[np.ndarray, "P C"] | None:
-    """The nearest law at or above the KL, or the one between two runs; over all prompts."""
+def way_at(
+    world: World, name: str, procedure: RankProcedure, split: Split, kl: float, seed: int = 0
+) -> tuple[Float[np.ndarray, "P C"], Float[np.ndarray, "P C"] | None] | None:
+    """The nearest law at or above the KL, and the one to come from: None is the reference.
+
+    Over all prompts; see :func:`reading_at`.
+    """
     runs = sorted(_reached(world, name, procedure, split, seed), key=lambda pair: pair[0])
     above = [(reached, law) for reached, law in runs if reached >= kl]
     below = [(reached, law) for reached, law in runs if reached < kl]
@@ -124,13 +134,10 @@ def _next_to(
         return None
     reached, law = above[0]
     if reached <= FARTHEST * kl:
-        return law
+        return law, None
     if not below or reached > NEIGHBOURS * below[-1][0]:
         return None
-    rows, law = world.rows(split), law.copy()
-    # a hair above the KL, so that whoever brings it there finds it within reach
-    law[rows] = at_kl(law[rows], world.law[rows], kl * (1 + 1e-4), below[-1][1][rows])
-    return law
+    return law, below[-1][1]
 
 
 def _reached(

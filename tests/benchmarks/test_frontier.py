@@ -1,5 +1,6 @@
 """The comparison of methods at equal KL, on a made world: optimal Φ ahead, and no further."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,16 +10,20 @@ pytest.importorskip("torch")
 
 from benchmarks.arena.ceiling import ceiling
 from benchmarks.arena.comparing import aim
-from benchmarks.arena.measuring import at_kl, divergences, read, wins
+from benchmarks.arena.measuring import at_kl, compared, divergences, read, wins
 from benchmarks.arena.planned import FARTHEST, planned, reading_at, run_of, strengths_in
 from benchmarks.arena.runs import kept
+from benchmarks.arena.store import Store
 from benchmarks.frontier import cases, shown
 from benchmarks.frontier.run import main
 from benchmarks.worlds.made import made
 
+from infalign.evaluation import paired_difference
 from infalign.quantile.atoms.decoding import decode_of
 from infalign.quantile.atoms.mirror import mirror_ascent
 from infalign.quantile.procedures import BestOfN, Identity, WorstOfN
+from infalign.quantile.tilting import beta_for_atoms_kl, tilt_atoms
+from infalign.quantile.transforms import Identity as Calibrated
 from infalign.quantile.win_rate import frontier
 
 
@@ -137,3 +142,43 @@ def test_figures_and_tables_are_made_from_the_result_alone(result, tmp_path):
         path.name for path in tmp_path.iterdir()
     }
     assert "RL on the raw reward" in (tmp_path / "tables.md").read_text()
+
+
+def test_errors_at_equal_kl_are_those_of_drawing_other_prompts():
+    """Draws of prompts from a big made world: the interval covers what all its prompts have.
+
+    Counting a prompt by its win rate, as if the KL had not been solved on these very prompts, does
+    not: raw reward spends most of its KL on prompts of a wide scale.
+    """
+    big, kl, four = made(prompts=3000), 0.5, BestOfN(4)
+    raw = big.judges["training"]
+    calibrated = Store(big.law, raw).training_rewards(Calibrated())
+    laws = [
+        tilt_atoms(big.law, phi, beta_for_atoms_kl(big.law, phi, 1.0)) for phi in (raw, calibrated)
+    ]
+
+    def some(rows):
+        drawn = dataclasses.replace(
+            big,
+            prompts=tuple(big.prompts[row] for row in rows),
+            trained=len(rows),
+            law=big.law[rows],
+            judges={"training": raw[rows]},
+        )
+        return [read(law[rows], drawn, "train", four, kl=kl) for law in laws]
+
+    def ahead(readings):
+        theirs, ours = readings
+        return compared(ours, theirs), paired_difference(ours.per_prompt, theirs.per_prompt)
+
+    whole = some(np.arange(3000))
+    truth = whole[1].win_rate.value - whole[0].win_rate.value
+    rng = np.random.default_rng(0)
+    found = [ahead(some(rng.choice(3000, 60))) for _ in range(300)]
+    spread = np.std([counted.value for counted, _ in found])
+    for which, right in ((0, True), (1, False)):
+        some_errors = [pair[which] for pair in found]
+        covered = np.mean([error.low < truth < error.high for error in some_errors])
+        ratio = np.mean([error.se for error in some_errors]) / spread
+        assert (0.92 < covered < 0.98) is right, covered
+        assert (0.9 < ratio < 1.1) is right, ratio
