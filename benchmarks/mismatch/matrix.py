@@ -65,7 +65,12 @@ class Matrix:
     columns: tuple[RankProcedure, ...]
     """Decoded by."""
     cells: tuple[tuple[Explained, ...], ...]
-    """Measured, with the predictions `curve` (the planner's) and `atoms`."""
+    """Measured, with the predictions `planned` (the planner's) and `atoms`."""
+
+    @property
+    def planned(self) -> Float[np.ndarray, "R C"]:
+        """The planner's matrix: what is shown, what deviations are from, and what ranks rows."""
+        return self.win_rates("planned")
 
     def win_rates(self, stage: str = "measured") -> Float[np.ndarray, "R C"]:
         """Measured, or of a prediction."""
@@ -83,26 +88,28 @@ class Matrix:
         """Of a column: the row that the planner ranks first, the one measured best, the loss.
 
         The loss is the win rate of the best less that of the planner's, paired by prompt; it is
-        not corrected for having looked for the best.
+        not corrected for having looked for the best. As both are read at one mean KL, a prompt
+        counts by its influence W_x − λ·(KL_x − KL̄).
         """
-        told = int(self.win_rates("curve")[:, column].argmax())
+        told = int(self.planned[:, column].argmax())
         best = int(self.win_rates()[:, column].argmax())
-        of = [self.cells[row][column].wins for row in (best, told)]
+        of = [_influence(self.cells[row][column]) for row in (best, told)]
         return told, best, paired_difference(*of)
 
     def plain(self) -> dict[str, Any]:
         """As results keep it."""
-        off = {s: [[c.deviation(s) for c in row] for row in self.cells] for s in ("curve", "atoms")}
+        stages = ("planned", "atoms")
+        off = {s: [[c.deviation(s) for c in row] for row in self.cells] for s in stages}
         return {
             "kl": self.kl,
             "prompts": len(self.cells[0][0].wins),
             "rows": [procedure.name for procedure in self.rows],
             "columns": [procedure.name for procedure in self.columns],
             "measured": self.win_rates().round(5),
-            "planned": self.win_rates("curve").round(5),
+            "planned": self.planned.round(5),
             "atoms": self.win_rates("atoms").round(5),
-            "off": _each(off["curve"], "value"),
-            "off_se": _each(off["curve"], "se"),
+            "off": _each(off["planned"], "value"),
+            "off_se": _each(off["planned"], "se"),
             "off_atoms": _each(off["atoms"], "value"),
             "off_atoms_se": _each(off["atoms"], "se"),
         }
@@ -116,17 +123,28 @@ def measured_matrix(
     kl: float,
 ) -> Matrix | None:
     """From the runs that are there; None where none reaches the KL."""
-    cells, read = [], []
-    for procedure in rows:
-        law = law_at(world, method_for(procedure), procedure, split, kl)
-        if law is not None:
-            cells.append(tuple(_cell(world, split, procedure, column, law) for column in columns))
-            read.append(procedure)
-    return Matrix(kl, tuple(read), tuple(columns), tuple(cells)) if cells else None
+    laws = {p: law_at(world, method_for(p), p, split, kl) for p in rows}
+    read = {procedure: law for procedure, law in laws.items() if law is not None}
+    if not read:
+        return None
+    planner, _ = planned_matrix(tuple(read), columns, kl)
+    cells = tuple(
+        tuple(
+            _cell(world, split, procedure, column, law, float(value))
+            for column, value in zip(columns, planned, strict=True)
+        )
+        for (procedure, law), planned in zip(read.items(), planner, strict=True)
+    )
+    return Matrix(kl, tuple(read), tuple(columns), cells)
 
 
 def _cell(
-    world: World, split: Split, trained: RankProcedure, decoder: RankProcedure, law: np.ndarray
+    world: World,
+    split: Split,
+    trained: RankProcedure,
+    decoder: RankProcedure,
+    law: np.ndarray,
+    planner: float,
 ) -> Explained:
     here = world.rows(split)
     kls = divergences(law, world.law[here])
@@ -134,11 +152,17 @@ def _cell(
     transform = optimal_transform(trained, kl=kl)
     known = Store(world.law[here], world.judges["training"][here])
     exact = atoms_family(world, split, decoder, known.training_rewards(transform))
+    curve = Prediction.of(curve_family(transform, decoder, len(law)), kl)
     told = {
-        "curve": Prediction.of(curve_family(transform, decoder, len(law)), kl),
+        # the planner's number itself; its slope is that of the same curve
+        "planned": dataclasses.replace(curve, wins=np.full(len(law), planner)),
         "atoms": Prediction.of(exact, kl),
     }
     return Explained(wins(law, world, split, decoder, "training"), kls, told)
+
+
+def _influence(cell: Explained) -> Float[np.ndarray, "P"]:
+    return cell.wins - cell.predictions["atoms"].slope * (cell.kls - cell.kls.mean())
 
 
 def _each(estimates: list[list[Estimate]], what: str) -> list[list[float]]:

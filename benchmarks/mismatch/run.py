@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arena.available import made_worlds
 from benchmarks.arena.results import about, recorded, save
 from benchmarks.arena.runs import ensure
 from benchmarks.arena.world import Split
-from benchmarks.mismatch.matrix import Matrix, measured_matrix, planned_matrix, run_for
+from benchmarks.mismatch.matrix import Matrix, measured_matrix, run_for
 from benchmarks.prediction.cases import CASES, SMOKE
-from benchmarks.prediction.run import made_worlds
 from infalign.quantile.procedures import BestOfN, RankProcedure, WorstOfN
 
 __all__ = ["COLUMNS", "ROWS", "main"]
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "about": about(seed=0, mode="smoke" if options.smoke else "full"),
         "absent": absent,
         "worlds": {name: world.about for name, world in worlds.items()},
+        "left_out": [],
         "matrices": [],
     }
     for name, world in worlds.items():
@@ -55,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 ensure(world, [run_for(procedure)])
         for split in world.splits:
             matrix = measured_matrix(world, split, rows, columns, KLS[split])
+            there = matrix.rows if matrix else ()
+            if gone := [procedure.name for procedure in rows if procedure not in there]:
+                where = {"world": name, "split": split, "kl": KLS[split]}
+                result["left_out"].append(where | {"rows": gone})
             if matrix:
                 result["matrices"].append(_told(name, split, matrix))
     if options.output or not (options.smoke or options.worlds):
@@ -65,24 +70,23 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def _told(name: str, split: Split, matrix: Matrix) -> dict[str, Any]:
     """The matrix, the planner's own, and what is to be said of both."""
     told = {"world": name, "split": split, **matrix.plain()}
-    planner, _ = planned_matrix(matrix.rows, matrix.columns, matrix.kl)
-    told["planned"] = planner.round(5)
     off = np.array(told["off"])
     row, column = np.unravel_index(np.abs(off).argmax(), off.shape)
     told["largest"] = {
         "trained_for": told["rows"][row],
         "decoded_by": told["columns"][column],
-        **recorded(matrix.cells[row][column].deviation("curve")),
+        **recorded(matrix.cells[row][column].deviation("planned")),
     }
     told["mean_off"] = round(float(np.abs(off).mean()), 5)
     told["mean_off_atoms"] = round(float(np.abs(told["off_atoms"]).mean()), 5)
     told["correlation"] = round(
-        float(np.corrcoef(planner.ravel(), matrix.win_rates().ravel())[0, 1]), 5
+        float(np.corrcoef(matrix.planned.ravel(), matrix.win_rates().ravel())[0, 1]), 5
     )
     told["choices"] = []
     for place, decoder in enumerate(told["columns"]):
         planned, best, loss = matrix.regret(place)
-        choice = {"decoded_by": decoder, "planned": told["rows"][planned]}
+        choice = {"decoded_by": decoder, "among": len(told["rows"])}
+        choice["planned"] = told["rows"][planned]
         told["choices"].append(choice | {"best": told["rows"][best], "loss": recorded(loss)})
     return told
 

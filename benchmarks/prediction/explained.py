@@ -8,7 +8,8 @@
 
 All of them have the mean KL that was measured, so neighbours differ by one reason each, and the
 differences add up: (atoms − curve) is the finite set of responses, (rollouts − atoms) finite K,
-(trained − rollouts) optimisation; on held-out prompts the last is generalisation.
+(trained − rollouts) optimisation; on held-out prompts the last is generalisation. The last is what
+the others leave, so that the sum says nothing for it: it is training by construction.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.arena.measuring import divergences, wins
+from benchmarks.arena.measuring import divergences, influence, wins
 from benchmarks.arena.runs import Run, kept
 from benchmarks.arena.store import Store
 from benchmarks.arena.world import Split, World
@@ -95,7 +96,7 @@ class Explained:
         mean KL, the mean of that is the difference of the win rates.
         """
         told = self.predictions[stage]
-        return estimate((self.wins - told.wins) - told.slope * (self.kls - told.kls))
+        return estimate(self.wins - influence(told.wins, told.kls - self.kls, told.slope))
 
     @property
     def parts(self) -> dict[str, float]:

@@ -7,12 +7,13 @@ Runs are made once and kept; what is interrupted goes on by the same command.
 
 import argparse
 import functools
-import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.arena import runs as arena_runs
+from benchmarks.arena.available import made_worlds
 from benchmarks.arena.pieces import piece
 from benchmarks.arena.results import about, save
 from benchmarks.arena.runs import Run, ensure
@@ -23,7 +24,7 @@ from benchmarks.prediction.recording import COLUMNS, row_of
 from benchmarks.prediction.summary import summarised
 from infalign.quantile.procedures import RankProcedure
 
-__all__ = ["made_worlds", "main"]
+__all__ = ["main"]
 
 HERE = Path(__file__).parent
 SEED = 0
@@ -37,12 +38,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     cases = {"made": SMOKE} if options.smoke else {n: CASES[n] for n in options.worlds or CASES}
     worlds, absent = made_worlds(cases)
     rows: list[list[Any]] = []
+    left_out: list[dict[str, Any]] = []
     for name, world in worlds.items():
         makes = not (options.only_kept or cases[name].slow)
-        rows += measured(name, cases[name], world, makes=makes)
+        found, missing = measured(name, cases[name], world, makes=makes)
+        rows += found
+        left_out += missing
     result = {
         "about": about(seed=SEED, mode="smoke" if options.smoke else "full"),
         "absent": absent,
+        "left_out": left_out,
         "worlds": {name: world.about for name, world in worlds.items()},
         **summarised(rows),
         "columns": list(COLUMNS),
@@ -53,11 +58,20 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return result
 
 
-def measured(name: str, case: Case, world: World, *, makes: bool) -> list[list[Any]]:
-    """A row for each run, procedure and split; of the runs that are there unless it makes them."""
-    found = []
+def measured(
+    name: str, case: Case, world: World, *, makes: bool
+) -> tuple[list[list[Any]], list[dict[str, Any]]]:
+    """A row for each run, procedure and split; and, by K, the cases whose run was not made.
+
+    Runs that are missing are made only where that is asked for.
+    """
+    found: list[list[Any]] = []
+    missing: dict[int | None, list[str]] = {}
+    asked: Counter[int | None] = Counter()
     for calibrated, method, strength, procedure, run in decoded(case, world, SEED):
+        asked[calibrated.k] += 1
         if not (makes or run.path(calibrated).exists()):
+            missing.setdefault(calibrated.k, []).append(f"{run.label} decoded {procedure.name}")
             continue
         ensure(calibrated, [run])
         for split in calibrated.splits:
@@ -67,7 +81,11 @@ def measured(name: str, case: Case, world: World, *, makes: bool) -> list[list[A
             key = run.path(calibrated).stem, procedure.name, split, COLUMNS, _VERSION
             label = f"{run.label}-{procedure.name}-{split}"
             found.append(piece("prediction", label, key, make, folder=arena_runs.FOLDER))
-    return found
+    left_out = [
+        {"world": name, "k": k, "asked": asked[k], "missing": len(cases), "cases": cases}
+        for k, cases in missing.items()
+    ]
+    return found, left_out
 
 
 def _row(
@@ -81,18 +99,6 @@ def _row(
 ) -> list[Any]:
     said = explain(world, run, split, procedure)
     return row_of(name, world, split, method, strength, procedure, said)
-
-
-def made_worlds(cases: Mapping[str, Any]) -> tuple[dict[str, World], dict[str, str]]:
-    """The worlds that can be made here, and why the others cannot."""
-    worlds, absent = {}, {}
-    for name, case in cases.items():
-        try:
-            worlds[name] = case.world()
-        except (FileNotFoundError, ModuleNotFoundError) as why:
-            absent[name] = str(why).split("\n")[0]
-            print(f"{name} is skipped: {absent[name]}", file=sys.stderr)
-    return worlds, absent
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

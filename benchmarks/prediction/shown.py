@@ -4,9 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import NullLocator
 
 from benchmarks.prediction.recording import records
 from benchmarks.prediction.summary import at_last, told_of
@@ -32,49 +36,62 @@ PARTS = {
     "uneven": ("uneven KL", "#d9a520"),
     "atoms": ("finitely many responses", "#14866d"),
     "rollouts": ("K rollouts", "#7a3e9d"),
-    "training": ("training (or new prompts)", "#c8323c"),
+    "training": ("the rest: training (or new prompts)", "#c8323c"),
 }
+MARKS = {"optimal": "o", "exponential": "^", "identity": "s", "log": "D"}
 Z = 1.96
-
-
+ENOUGH = 0.9
+"""Share of intervals that is asked for; they are 95 % intervals."""
+MOST = 0.9997
+"""Predictions above are drawn here: 1 has no place among odds."""
 NETWORKS = ("openings",)
 """Worlds with a language model; the others are free tables."""
 
 
 def rows(result: Mapping[str, Any]) -> list[Row]:
-    """Training prompts, tables and networks apart; and the planner's word on K rollouts."""
+    """Training prompts, tables and language model apart; and the planner's word on K rollouts."""
     cases = [case for case in records(result) if case["split"] == "train"]
     told = []
-    for network, kind in ((False, "free tables"), (True, "a network")):
+    for network, kind in ((False, "free tables"), (True, "a language model")):
         some = [case for case in cases if (case["world"] in NETWORKS) == network]
         if some:
-            told.append(_agreeing(told_of(some), kind))
-    known = [group for group in result["groups"] if "planner" in group]
-    if known:
-        median, perfect = (
-            max(group[stage]["median"] for group in known) for stage in ("planner", "curve")
-        )
-        told.append(
-            Row(
-                "the planner foresees what K = 16 and 64 calibration rollouts cost",
-                f"median difference {_points(median)} points",
-                f"perfect calibration assumed: {_points(perfect)} points",
-                median < perfect,
-            )
-        )
+            told.append(_agreeing(some, kind))
+    for network, kind in ((False, "free tables"), (True, "a language model")):
+        some = [case for case in cases if (case["world"] in NETWORKS) == network]
+        if any(case["planner"] is not None for case in some):
+            told.append(_planner(some, kind))
     return told
 
 
-def _agreeing(told: Mapping[str, Any], kind: str) -> Row:
+def _agreeing(cases: Sequence[dict[str, Any]], kind: str) -> Row:
+    told = told_of(cases)
     last, curve, short = told["last"], told["curve"], told["parts"]["training"]["mean"]
     return Row(
-        f"win rates of {kind} are those predicted from responses, K and KL, {last['runs']} cases",
-        f"{_share(last['close'])} within half a point, {_share(last['inside'])} of predictions in "
-        f"the 95 % interval; median {_points(last['median'])} points off, at most "
-        f"{_points(last['most'])}; training is {_points(short)} off its optimum",
+        f"measured − predicted win rate has 0 in its 95 % interval, {kind}, "
+        f"{last['runs']} cases in {len({case['world'] for case in cases})} world(s)",
+        f"{_share(last['covered'])} of cases with responses and K known, {_share(curve['covered'])}"
+        f" by the curve alone (asked: {_share(ENOUGH)}); {_points(last['median'])} points off in "
+        f"the median, at most {_points(last['most'])}; in practice, {_share(last['close'])} within "
+        f"half a point. What responses and K leave, {_signed(short)} points in the mean, is "
+        "training as a residual, by construction",
         f"the curve for continuous rewards: {_share(curve['close'])} within half a point, median "
         f"{_points(curve['median'])} points off",
-        max(last["close"], last["inside"]) >= 0.9,
+        last["covered"] >= ENOUGH,
+    )
+
+
+def _planner(cases: Sequence[dict[str, Any]], kind: str) -> Row:
+    some = [case for case in cases if case["planner"] is not None]
+    told, ks = told_of(some), sorted({case["k"] for case in some})
+    planner, curve = told["planner"], told["curve"]
+    return Row(
+        f"the planner foresees win rates calibrated by K = {' and '.join(map(str, ks))} rollouts, "
+        f"{kind}, {planner['runs']} cases",
+        f"0 in the 95 % interval of {_share(planner['covered'])}; {_points(planner['median'])} "
+        f"points off in the median, at most {_points(planner['most'])}",
+        f"perfect calibration assumed: {_share(curve['covered'])}, {_points(curve['median'])} "
+        "points off in the median",
+        planner["covered"] >= ENOUGH,
     )
 
 
@@ -85,48 +102,82 @@ def draw(result: Mapping[str, Any], folder: Path) -> None:
 
 
 def _predicted(result: Mapping[str, Any], path: Path) -> None:
-    """Measured against predicted: by the curve, and with all that is known before training."""
-    cases = [case for case in records(result) if case["split"] == "train"]
-    figure, both = _figure(10.5, 4.9, 2)
+    """Measured − predicted against predicted: by the curve, and by all known before training."""
+    cases = [at_last(case) for case in records(result) if case["split"] == "train"]
+    figure = Figure(figsize=(10.5, 5.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    both = figure.subplots(1, 2, sharex=True, sharey=True)
     panels = {
-        "curve": "Predicted by the curve: Φ, procedure and KL",
-        "last": "… and with these responses and these K rollouts",
+        "curve": "Known: Φ, procedure, KL (the curve)",
+        "last": "Known as well: these responses, these K rollouts",
     }
     for axes, (stage, title) in zip(both, panels.items(), strict=True):
-        axes.plot([0.5, 1], [0.5, 1], color="black", lw=0.8)
-        for world in dict.fromkeys(case["world"] for case in cases):
-            some = [at_last(case) for case in cases if case["world"] == world]
-            _points_of(axes, some, stage, world)
-        least = min(min(case["win_rate"], case["curve"]) for case in cases) - 0.02
-        axes.set(xlim=(least, 1.005), ylim=(least, 1.005), xlabel="predicted win rate")
-        axes.set_title(title, loc="left", fontsize=10)
-    both[0].set_ylabel("measured win rate after decoding")
-    both[0].legend(frameon=False, fontsize=8, loc="upper left")
-    figure.savefig(path, dpi=110)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.axhspan(-0.5, 0.5, color="#e4e4e4", lw=0)
+        axes.axhline(0, color="black", lw=0.8)
+        for case in cases:
+            _mark(axes, case, stage)
+        share = _share(np.mean([case[f"{stage}_covers"] for case in cases]))
+        axes.set_title(f"{title}\n0 inside the interval: {share}", loc="left", fontsize=10)
+        axes.set_xlabel("predicted win rate after decoding")
+    _scales(both[0], cases)
+    both[0].set_ylabel("measured − predicted, points (95 %)")
+    figure.legend(handles=_keys(cases), loc="outside lower center", ncols=4, frameon=False,
+                  fontsize=8)  # fmt: skip
+    figure.savefig(path, dpi=105)
 
 
-def _points_of(axes: Axes, cases: Sequence[dict[str, Any]], stage: str, world: str) -> None:
-    """A world's cases; hollow where K rollouts calibrated."""
-    for sampled in (False, True):
-        some = [case for case in cases if (case["k"] is not None) == sampled]
-        if not some:
-            continue
-        axes.errorbar(
-            [case[stage] for case in some],
-            [case["win_rate"] for case in some],
-            yerr=[Z * case[f"{stage}_se"] for case in some],
-            fmt="o",
-            ms=4,
-            lw=0.8,
-            color=COLOURS.get(world, "black"),
-            mfc="white" if sampled else COLOURS.get(world, "black"),
-            label=TITLES.get(world, world) + (", K = 16 or 64" if sampled else ""),
-        )
+def _scales(axes: Axes, cases: Sequence[dict[str, Any]]) -> None:
+    """Odds across, so that 0.98 and more has room; linear within a point, then logarithmic."""
+    low = min(case[stage] for case in cases for stage in ("curve", "last")) - 0.02
+    ticks = [t for t in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999) if t > low]
+    axes.set_xscale("logit")
+    axes.set_xticks([*ticks, MOST], [*(f"{tick:g}" for tick in ticks), "1"])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(low, 1 - (1 - MOST) / 1.3)
+    axes.set_yscale("symlog", linthresh=1.0, linscale=0.6)
+    steps = [-30, -20, -10, -5, -2, -1, -0.5, 0, 0.5]
+    axes.set_yticks(steps, [f"{step:g}" for step in steps])
+    axes.set_ylim(-32, 0.8)
+
+
+def _mark(axes: Axes, case: Mapping[str, Any], stage: str) -> None:
+    """A case: colour by world, shape by Φ, hollow where K rollouts calibrated."""
+    colour = COLOURS.get(case["world"], "black")
+    axes.errorbar(
+        min(case[stage], MOST),
+        100 * case[f"{stage}_off"],
+        yerr=100 * Z * case[f"{stage}_se"],
+        fmt=MARKS.get(case["method"], "v"),
+        ms=4.5,
+        lw=0.7,
+        mew=0.9,
+        color=colour,
+        mfc="none" if case["k"] is not None else colour,
+        alpha=0.75,
+    )
+
+
+def _keys(cases: Sequence[dict[str, Any]]) -> list[Line2D]:
+    plain: dict[str, Any] = {"ls": "", "ms": 5}
+    keys = [
+        Line2D([], [], color=COLOURS.get(world, "black"), marker="o", label=TITLES[world], **plain)
+        for world in dict.fromkeys(case["world"] for case in cases)
+    ]
+    for method in dict.fromkeys(case["method"] for case in cases):
+        keys.append(Line2D([], [], color="0.3", marker=MARKS[method], label=method, **plain))
+    if any(case["k"] is not None for case in cases):
+        label = "hollow: calibrated by K rollouts"
+        keys.append(Line2D([], [], color="0.3", marker="o", mfc="none", label=label, **plain))
+    return [*keys, Patch(color="#e4e4e4", label="within half a point")]
 
 
 def _parts(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Steps from the curve to what was measured, mean over the cases of each group. Points."""
-    figure, (axes,) = _figure(8.6, 1.3 + 0.5 * len(groups), 1)
+    figure = Figure(figsize=(9.4, 1.3 + 0.48 * len(groups)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
     for place, group in enumerate(groups):
         start = 0.0
         for step, (name, (title, colour)) in enumerate(PARTS.items()):
@@ -135,13 +186,13 @@ def _parts(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
             axes.barh(y, size, left=start, height=0.19, color=colour, label=first)
             start += size
         axes.plot([start, start], [place - 0.42, place + 0.42], color="black", lw=1.4)
-        axes.annotate(f"{start:+.1f}", (min(start, 0), place), (-6, 0), fontsize=8,
-                      textcoords="offset points", ha="right", va="center")  # fmt: skip
+        axes.text(1.01, place, f"{start:+.1f}", transform=axes.get_yaxis_transform(), va="center")
     axes.axvline(0, color="black", lw=0.8)
     axes.set_yticks(range(len(groups)), [_named(group) for group in groups])
     axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel("win rate, points from the curve; the line is what was measured")
+    axes.margins(x=0.04)
+    axes.set_title("sum", loc="right", fontsize=9, x=1.06)
+    axes.set_xlabel("win rate, points from the curve (mean of cases); the black line is measured")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4,
                   frameon=False, fontsize=8)  # fmt: skip
     figure.savefig(path, dpi=110)
@@ -153,18 +204,13 @@ def _named(group: Mapping[str, Any]) -> str:
     return f"{TITLES.get(group['world'], group['world'])}{k}{prompts} ({group['runs']})"
 
 
-def _figure(width: float, height: float, panels: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    found = figure.subplots(1, panels, squeeze=False)[0]
-    for axes in found:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, list(found)
-
-
 def _share(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
 def _points(value: float) -> str:
     return f"{100 * value:.2f}"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.2f}"

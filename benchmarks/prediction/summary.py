@@ -12,7 +12,7 @@ from benchmarks.prediction.recording import COLUMNS, TOLD
 __all__ = ["CLOSE", "at_last", "parts_of", "summarised", "told_of"]
 
 CLOSE = 0.005
-"""Half a point: what is called close, where an interval is narrower than anyone needs."""
+"""Half a point: near enough in practice. It stands beside the intervals; those decide."""
 GROUPED = ("world", "k", "split")
 
 

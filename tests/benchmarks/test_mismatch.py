@@ -5,8 +5,11 @@ import pytest
 from benchmarks.arena.runs import ensure
 from benchmarks.mismatch.matrix import measured_matrix, planned_matrix, run_for
 from benchmarks.mismatch.run import COLUMNS, ROWS, main
+from benchmarks.mismatch.shown import rows
 from benchmarks.prediction.cases import SMOKE
+from benchmarks.prediction.curve import predicted
 
+from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import BestOfN
 
 
@@ -45,14 +48,32 @@ def test_rows_that_are_exchanged_are_far_from_the_plan(matrix):
     assert np.abs(np.array(matrix["measured"]) - exchanged).mean() > 0.03
 
 
-def test_the_curve_of_a_cell_is_the_planners(runs):
+def test_what_is_planned_is_the_curve_of_the_transform(runs):
+    """The planner's matrix, against the tilts of the same Φ by another program."""
     world = SMOKE.world()
     ensure(world, [run_for(BestOfN(4))])
     columns = [BestOfN(1), BestOfN(4), BestOfN(16)]
     found = measured_matrix(world, "train", [BestOfN(4)], columns, 1.0)
     assert found is not None
-    planner, _ = planned_matrix([BestOfN(4)], columns, 1.0)
-    np.testing.assert_allclose(found.win_rates("curve"), planner, atol=1e-4)
+    transform = optimal_transform(BestOfN(4), kl=1.0)
+    curve = [[float(predicted(transform, column, np.array([1.0]))[0]) for column in columns]]
+    np.testing.assert_allclose(found.planned, curve, atol=1e-4)
+    np.testing.assert_array_equal(found.planned, planned_matrix([BestOfN(4)], columns, 1.0)[0])
+
+
+def test_rows_are_ranked_by_the_matrix_that_is_shown(matrix):
+    planned, names = np.array(matrix["planned"]), matrix["rows"]
+    ranked = [names[row] for row in planned.argmax(0)]
+    assert [choice["planned"] for choice in matrix["choices"]] == ranked
+    assert {choice["among"] for choice in matrix["choices"]} == {len(names)}
+
+
+def test_rows_without_a_run_are_listed(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("benchmarks.arena.runs.FOLDER", tmp_path_factory.mktemp("none"))
+        result = main(["--smoke", "--only-kept"])
+    assert result["matrices"] == rows(result) == []
+    assert [gone["rows"] for gone in result["left_out"]] == [["best-of-1", "best-of-4"]]
 
 
 def test_what_was_not_trained_is_left_out(runs):

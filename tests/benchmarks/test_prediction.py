@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from benchmarks.arena.measuring import divergences
 from benchmarks.arena.store import Store
+from benchmarks.prediction import shown
 from benchmarks.prediction.cases import fine
 from benchmarks.prediction.curve import predicted
 from benchmarks.prediction.explained import explain, planned_ahead
@@ -67,6 +68,31 @@ def test_the_smoke_run_is_explained_and_the_curve_alone_is_not_enough(smoke):
     assert overall["last"]["inside"] == 1.0
     assert overall["last"]["most"] < 0.005  # trained tables end near their optimum
     assert overall["curve"]["most"] > 0.02  # sixteen rollouts cost more than that
+
+
+def test_the_paired_interval_decides_not_half_a_point(smoke):
+    """Close in practice, and yet refused: each case is moved by a third of a point."""
+    place = {name: smoke["columns"].index(f"atoms_{name}") for name in ("off", "se", "covers")}
+    moved = [row.copy() for row in smoke["rows"] if row[smoke["columns"].index("k")] is None]
+    assert moved
+    for row in moved:
+        row[place["off"]], row[place["se"]], row[place["covers"]] = 0.003, 0.0005, False
+    row = shown.rows(smoke | {"rows": moved})[0]
+    assert row.holds is False
+    assert row.number.startswith("0 % of cases with responses and K known")
+    assert "100 % within half a point" in row.number
+    assert shown.rows(smoke)[0].holds is (smoke["overall"]["last"]["covered"] >= 0.9)
+
+
+def test_cases_without_a_run_are_listed(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("benchmarks.arena.runs.FOLDER", tmp_path_factory.mktemp("none"))
+        result = main(["--smoke", "--only-kept"])
+    assert result["rows"] == shown.rows(result) == []
+    assert [(gone["k"], gone["missing"], gone["asked"]) for gone in result["left_out"]] == [
+        (None, 2, 2),
+        (16, 2, 2),
+    ]
 
 
 def test_parts_add_up_to_the_difference(smoke):
