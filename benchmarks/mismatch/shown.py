@@ -76,10 +76,14 @@ def _matrix(matrix: Mapping[str, Any], path: Path) -> None:
     figure.suptitle(_seen(matrix), x=0.02, ha="left", fontsize=11)
     panels = figure.subplots(3, 1, sharex=True)
     low, high = (100 * f([planned, measured]) for f in (np.min, np.max))
-    for axes, values, name in ((panels[0], planned, "planned"), (panels[1], measured, "measured")):
+    for axes, values, name, first in (
+        (panels[0], planned, "planned", "planned"),
+        (panels[1], measured, "measured", "best"),
+    ):
         image = axes.imshow(100 * values, cmap="viridis", vmin=low, vmax=high, aspect="auto")
         _cells(axes, image, matrix, [[f"{100 * value:.1f}" for value in row] for row in values])
-        for column, row in enumerate(values.argmax(0)):
+        for column, choice in enumerate(matrix["choices"]):
+            row = matrix["rows"].index(choice[first])
             box = (column - 0.48, row - 0.46), 0.96, 0.92
             axes.add_patch(Rectangle(*box, fill=False, ec="#e8262d", lw=2))
         axes.set_title(f"{name}, %; boxed: the best to decode so", loc="left", fontsize=9)
@@ -96,7 +100,7 @@ def _matrix(matrix: Mapping[str, Any], path: Path) -> None:
     )  # fmt: skip
     figure.colorbar(image, ax=panels[2], label="points", pad=0.01, aspect=14)
     panels[2].set_xlabel("both sides decoded with")
-    figure.savefig(path, dpi=76)
+    figure.savefig(path, dpi=72)
 
 
 def _seen(matrix: Mapping[str, Any]) -> str:
