@@ -1,5 +1,6 @@
 """How many answers calibration needs, plain against posterior mean, and global calibration."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from infalign.quantile.win_rate import frontier
 __all__ = [
     "compared",
     "costs",
+    "digest",
     "error_of_u",
     "planned",
     "rank_procedure",
@@ -144,6 +146,17 @@ def skewed(prompts: int, systems: int, rng: np.random.Generator) -> Float[np.nda
     spread = np.exp(rng.normal(0.7, 0.5, (prompts, 1)))
     quality = rng.normal(size=systems) + rng.normal(size=(prompts, systems))
     return 1 / (1 + np.exp(-(ease + spread * quality)))
+
+
+def digest(scores: Float[np.ndarray, "P C"]) -> str:
+    """Of what a kept piece was measured on, so that other data makes another piece.
+
+    Example:
+        >>> digest(np.zeros((2, 3))) == digest(np.zeros((3, 2)))
+        False
+    """
+    named = repr((scores.shape, str(scores.dtype))).encode()
+    return hashlib.sha256(named + np.ascontiguousarray(scores).tobytes()).hexdigest()[:10]
 
 
 def _of(won: Won) -> dict[str, float]:

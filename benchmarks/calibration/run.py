@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from benchmarks.arena.pieces import piece
 from benchmarks.arena.results import about, recorded, save
-from benchmarks.calibration.rollouts import compared, costs, error_of_u, planned, skewed
+from benchmarks.calibration.rollouts import compared, costs, digest, error_of_u, planned, skewed
 from benchmarks.calibration.splits import Split
 from benchmarks.calibration.uniform import (
     pull_to_half,
@@ -89,7 +89,9 @@ def _full(plan: Plan, seed: int) -> dict[str, Any]:
         "with NullModel": (all_answers.scores, WITH_NULL_MODEL),
     }
     result: dict[str, Any] = {
-        name: piece("calibration", name, (p, seed), lambda s=s, p=p: _measured(s, p, seed))
+        name: piece(
+            "calibration", name, (digest(s), p, seed), lambda s=s, p=p: _measured(s, p, seed)
+        )
         for name, (s, p) in sets.items()
     }
     asked = (plan.procedures, plan.kls, plan.ks)

@@ -16,7 +16,6 @@ __all__ = ["draw", "rows"]
 Result = Mapping[str, Any]
 COLOURS = {"best_of_4": "#3b84bd", "best_of_16": "#0b3c6b", "worst_of_4": "#c0562f"}
 NAMES = {"best_of_4": "best-of-4", "best_of_16": "best-of-16", "worst_of_4": "worst-of-4"}
-KL = 1.0
 
 
 def rows(result: Result) -> list[Row]:
@@ -39,11 +38,12 @@ def rows(result: Result) -> list[Row]:
     ]
     if row := _finite(result, found):
         lines.append(row)
-    steep = _cost(found["costs"], "best_of_16", 32) or _cost(found["costs"], "best_of_4", 16)
+    kl = _kl(found)
+    steep = _cost(found, "best_of_16", kl, 32) or _cost(found, "best_of_4", kl, 16)
     if steep:
         lines.append(
             Row(
-                f"The posterior mean of Φ, {_called(steep)}, KL 1, K = {steep['k']}",
+                f"The posterior mean of Φ, {_at(steep)}, K = {steep['k']}",
                 f"{_points(steep['gain'])}, win rate {steep['posterior']['value']:.3f}",
                 f"Φ of the plain quantile, {steep['plain']['value']:.3f}",
                 steep["gain"]["low"] > 0,
@@ -53,18 +53,19 @@ def rows(result: Result) -> list[Row]:
 
 
 def _finite(result: Result, found: Result) -> Row | None:
-    """What 32 rollouts cost, beside made scores without ties and the planner's continuous ones."""
-    few, enough = (_cost(found["costs"], "best_of_4", k) for k in (4, 32))
-    made = _cost(result.get("made", {}).get("costs", ()), "best_of_4", 32)
-    plan = _planner(result, "best_of_4", 32)
+    """What few rollouts cost, beside made scores without ties and the planner's continuous ones."""
+    kl = _kl(found)
+    few, enough = (_cost(found, "best_of_4", kl, k) for k in (4, 32))
+    made = _cost(result.get("made", {}), "best_of_4", kl, 32)
+    plan = _planner(result, "best_of_4", kl, 32)
     if few is None or enough is None or made is None or plan is None:
         return None
     ours, theirs = enough["cost"], made["cost"]
     return Row(
-        "K = 32 rollouts against perfect calibration, best-of-4 at KL 1",
+        f"K = {enough['k']} rollouts against perfect calibration, {_at(enough)}",
         f"{_points(ours)} lost; made scores without ties {_points(theirs)}, planner, continuous, "
         f"{plan:.1f}",
-        f"K = 4 rollouts: {_points(few['cost'])}",
+        f"K = {few['k']} rollouts: {_points(few['cost'])}",
         abs(ours["value"] - theirs["value"]) < 3 * (ours["se"] ** 2 + theirs["se"] ** 2) ** 0.5,
     )
 
@@ -131,7 +132,7 @@ def _medians(axes: Axes, found: Result, _: Result) -> None:
 
 def _error_of_u(axes: Axes, found: Result, _: Result) -> None:
     ks = np.array([row["k"] for row in found["error of u"]])
-    grid = np.geomspace(4, 57, 60)
+    grid = np.geomspace(ks.min(), ks.max(), 60)
     axes.plot(grid, (6 * grid) ** -0.5, color="#c9c9c9", linewidth=3, label="√(1/(6K))")
     errors = [row["rms"] for row in found["error of u"]]
     spans = [1.96 * row["se"] for row in found["error of u"]]
@@ -143,13 +144,14 @@ def _error_of_u(axes: Axes, found: Result, _: Result) -> None:
 
 
 def _costs_by_k(axes: Axes, found: Result, result: Result) -> None:
+    kl = _kl(found)
     for name, colour in COLOURS.items():
-        kept = [row for row in found["costs"] if _is(row, name)]
+        kept = _costs(found, name, kl)
         if not kept:
             continue
         ks = [row["k"] for row in kept]
         _bars(axes, ks, [row["cost"] for row in kept], 100, color=colour, label=NAMES[name])
-        made = [row for row in result.get("made", {}).get("costs", ()) if _is(row, name)]
+        made = _costs(result.get("made", {}), name, kl)
         axes.plot(
             [row["k"] * 1.06 for row in made],
             [100 * row["cost"]["value"] for row in made],
@@ -157,20 +159,22 @@ def _costs_by_k(axes: Axes, found: Result, result: Result) -> None:
             markerfacecolor="none",
             color=colour,
         )
-        plan = [(k, p) for k in ks if (p := _planner(result, name, k)) is not None]
+        plan = [(k, p) for k in ks if (p := _planner(result, name, kl, k)) is not None]
         axes.plot([k for k, _ in plan], [p for _, p in plan], "--", color=colour, linewidth=1)
     axes.set_xscale("log", base=2)
     _by_k(axes, found)
-    _titled(axes, "What finite calibration costs at KL 1", "K rollouts", "points of win rate lost")
+    title = f"What finite calibration costs at KL {kl:g}"
+    _titled(axes, title, "K rollouts", "points of win rate lost")
     axes.plot([], [], "s", markerfacecolor="none", color="#5a5a5a", label="made scores, no ties")
     axes.plot([], [], "--", color="#5a5a5a", linewidth=1, label="planner, continuous")
     axes.legend(frameon=False, fontsize=8)
 
 
 def _gains(axes: Axes, found: Result, _: Result) -> None:
+    kl = _kl(found)
     for name, colour in COLOURS.items():
         for transform, style in (("optimal", "-"), ("exponential", ":")):
-            kept = [row for row in found["costs"] if _is(row, name, transform)]
+            kept = _costs(found, name, kl, transform)
             label = f"{NAMES[name]}, {transform}"
             values = [row["gain"] for row in kept]
             if kept:
@@ -179,12 +183,14 @@ def _gains(axes: Axes, found: Result, _: Result) -> None:
     axes.axhline(0, color="#5a5a5a", linewidth=1)
     axes.set_xscale("log", base=2)
     _by_k(axes, found)
-    _titled(axes, "Posterior mean over plain quantile, KL 1", "K rollouts", "points of win rate")
+    title = f"Posterior mean over plain quantile, KL {kl:g}"
+    _titled(axes, title, "K rollouts", "points of win rate")
     axes.legend(frameon=False, fontsize=7)
 
 
 def _against(axes: Axes, found: Result, _: Result) -> None:
-    kept = [row for row in found["compared"] if row["kl"] == KL]
+    kl = _kl(found)
+    kept = [row for row in found["compared"] if row["kl"] == kl]
     colours = {
         "calibrated": "#1f5f99",
         "standardised": "#6fa8d6",
@@ -200,7 +206,7 @@ def _against(axes: Axes, found: Result, _: Result) -> None:
     names = [NAMES.get(row["procedure"], "undecoded") for row in kept]
     axes.set_xticks(range(len(kept)), names)
     axes.set_ylim(0.5, 1)
-    _titled(axes, "Trained on what, at equal mean KL 1", "", "win rate after decoding")
+    _titled(axes, f"Trained on what, at equal mean KL {kl:g}", "", "win rate after decoding")
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
 
 
@@ -228,31 +234,39 @@ def _titled(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_ylabel(y)
 
 
-def _is(row: Result, name: str, transform: str = "optimal") -> bool:
-    return row["procedure"] == name and row["kl"] == KL and row["transform"] == transform
+def _kl(found: Result) -> float:
+    """The one that is told of those measured: the middle one."""
+    kls = sorted({row["kl"] for row in found["costs"]})
+    return kls[len(kls) // 2]
 
 
-def _cost(costs: Sequence[Result], name: str, k: int) -> Result | None:
-    return next((row for row in costs if _is(row, name) and row["k"] == k), None)
+def _costs(found: Result, name: str, kl: float, transform: str = "optimal") -> list[Result]:
+    wanted = {"procedure": name, "kl": kl, "transform": transform}
+    return [row for row in found.get("costs", ()) if wanted.items() <= row.items()]
 
 
-def _planner(result: Result, name: str, k: int) -> float | None:
+def _cost(found: Result, name: str, kl: float, k: int) -> Result | None:
+    return next((row for row in _costs(found, name, kl) if row["k"] == k), None)
+
+
+def _planner(result: Result, name: str, kl: float, k: int) -> float | None:
     """Points that the planner says K rollouts cost, for a continuous reward."""
     for row in result.get("planner", ()):
-        if (row["procedure"], row["kl"], row["k"]) == (name, KL, k):
+        if (row["procedure"], row["kl"], row["k"]) == (name, kl, k):
             return 100 * (row["perfect"] - row["finite"])
     return None
 
 
 def _lost(found: Result, way: str) -> str:
     for row in found["compared"]:
-        if (row["procedure"], row["kl"]) == ("best_of_4", KL) and way in row["differences"]:
-            return f", {_points(row['differences'][way])} of win rate lost, best-of-4 at KL 1"
+        asked = (row["procedure"], row["kl"]) == ("best_of_4", _kl(found))
+        if asked and way in row["differences"]:
+            return f", {_points(row['differences'][way])} of win rate lost, {_at(row)}"
     return ""
 
 
-def _called(row: Result) -> str:
-    return NAMES[row["procedure"]]
+def _at(row: Result) -> str:
+    return f"{NAMES[row['procedure']]} at KL {row['kl']:g}"
 
 
 def _points(estimate: Result) -> str:

@@ -79,7 +79,9 @@ def _saved(result: Result, what: str, ratio: str) -> str:
 
 
 def _times(ratio: Mapping[str, Any]) -> str:
-    return f"{ratio['time']:.3g} × ({ratio['least']:.3g} to {ratio['most']:.3g})"
+    """Median, least and most of so many rounds: too few for an interval."""
+    span = f"{ratio['least']:.3g} … {ratio['most']:.3g}"
+    return f"{ratio['time']:.3g} × ({span}, {ratio['turns']} rounds)"
 
 
 def draw(result: Result, folder: Path) -> None:
@@ -104,7 +106,7 @@ def draw(result: Result, folder: Path) -> None:
         _panels(left, right, name, case)
     axes[-1][0].set_xlabel("processor time per token trained on, ms (|: each step)")
     axes[-1][1].set_xlabel("peak memory over the model, MB per token")
-    figure.savefig(folder / "cost.png", dpi=100)
+    figure.savefig(folder / "cost.png", dpi=90)
     plt.close(figure)
 
 

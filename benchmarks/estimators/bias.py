@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from benchmarks.calibration.rollouts import digest
 from benchmarks.estimators.rivals import REWARDS, WIN_RATES
 from infalign.evaluation import estimate, rewards_every_n, win_rates_every_n
 from infalign.quantile.procedures import BestOfN
@@ -32,6 +33,8 @@ class Known:
     """N → best-of-N against best-of-N, per prompt."""
     reward: Callable[[int], Float[np.ndarray, "P"]]
     """N → mean reward of the reference's best of N, per prompt."""
+    data: str = ""
+    """Digest of the rewards that it lists, if it does."""
 
 
 def continuous(prompts: int) -> Known:
@@ -76,7 +79,7 @@ def _listed(name: str, rewards: np.ndarray, reference: np.ndarray, training: np.
     def best(n: int) -> np.ndarray:
         return (decoded_masses(reference, rewards, BestOfN(n)) * rewards).sum(1)
 
-    return Known(name, draw, truth, best)
+    return Known(name, draw, truth, best, digest(rewards))
 
 
 def _drawn(law: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:

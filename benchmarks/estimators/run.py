@@ -77,14 +77,14 @@ def _full(seed: int) -> dict[str, Any]:
         repeats = 40 if known.name == "AlpacaEval" else 2
         for m, ns in SIZES.items():
             make = functools.partial(_errors, known, m, ns, repeats, seed)
-            settings = (known.name, MADE, m, ns, repeats, seed)
+            settings = (known.name, known.data, MADE, m, ns, repeats, seed)
             result["errors"] += piece("estimators", f"errors-{known.name}-{m}", settings, make)
     if scores is not None:
         asked = (16, (1, 4, 16), 100, 4000)
         result["coverage"] = piece(
             "estimators",
             "coverage",
-            (asked, seed),
+            (laws[0].data, asked, seed),
             lambda: coverage(laws[0], *asked, np.random.default_rng([seed, 1])),
         )
     return result

@@ -33,7 +33,7 @@ def rows(result: Result) -> list[Row]:
     found = [
         Row(
             f"All subsets are unbiased: best-of-{n} from m = {m} samples, {_named(law)}",
-            f"best reward {_share(ours)} of {ours['truth']:.3f}; largest |z| of "
+            f"best reward off by {_share(ours)} of {ours['truth']:.3f}; largest |z| of "
             f"{_many(result)} comparisons {_largest_z(result):.1f}; variance "
             f"{(groups['sd'] / ours['sd']) ** 2:.2f} times less than disjoint groups",
             f"bootstrap with replacement, {_share(boot)}; win rates {_worst(result, law)}",
@@ -78,7 +78,7 @@ def _error(result: Result, law: str, m: int, n: int, quantity: str, estimator: s
 
 def _share(row: Result) -> str:
     value, se = 100 * row["bias"] / row["truth"], 100 * row["se"] / row["truth"]
-    return f"{value:+.2f} ± {1.96 * se:.2f} %"
+    return f"{value:+.2f} % ({value - 1.96 * se:+.2f} to {value + 1.96 * se:+.2f})"
 
 
 def _worst(result: Result, law: str) -> str:
@@ -129,7 +129,8 @@ def _speed(speed: Result) -> list[Row]:
         Row(
             f"Win rates of {size}, one core",
             f"{seconds[0]:.1f} s; {seconds[1]:.1f} s with 100 grades",
-            f"{slowest['rival']}: {slowest['times slower']:,.0f} times slower ({slowest['task']})",
+            f"{slowest['rival']}: {slowest['times slower']:,.0f} times slower per prompt "
+            f"({slowest['task']})",
             max(seconds) < 10,
         )
     ]

@@ -1,4 +1,8 @@
-"""Seconds of processor time, ours and theirs in turn on the same numbers."""
+"""Seconds of processor time per prompt, ours and theirs in turn.
+
+Both are timed on prompts of one kind, but a slow rival on few of them: `prompts` of a row says on
+how many. The few are the first of ours.
+"""
 
 import statistics
 import time
@@ -49,8 +53,33 @@ def _made(shape: tuple[int, int], levels: int | None, rng: np.random.Generator) 
 
 
 def against(repeats: int, scale: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Each rival on a size it can bear; per prompt, and how many times slower it is."""
+    """Each rival on as many prompts as it can bear; per prompt, how many times slower it is."""
     a, b = rng.random((2, 200 * scale, 64))
+    return [
+        *_enumerations(repeats, scale, rng),
+        _row(
+            "one N at a time",
+            "win rate, every N ≤ 64, m = 64",
+            win_rates_every_n,
+            lambda x, y: [win_rate_samples(x, y, BestOfN(n)) for n in range(1, 65)],
+            (a, b),
+            (a[: 20 * scale], b[: 20 * scale]),
+            repeats,
+        ),
+        *_verl(a, scale, repeats),
+        _row(
+            "pass@k, problem by problem (HumanEval's formula)",
+            "pass@k, every k ≤ 64, m = 64",
+            lambda x: rewards_every_n(x),
+            lambda x: [pass_at_k(x.sum(1).astype(int), 64, k) for k in range(1, 65)],
+            ((a < 0.1).astype(float),),
+            ((a[: 20 * scale] < 0.1).astype(float),),
+            repeats,
+        ),
+    ]
+
+
+def _enumerations(repeats: int, scale: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     small_a, small_b = rng.random((2, 200 * scale, 8))
     middle_a, middle_b = rng.random((2, 10 * scale, 16))
     return [
@@ -70,25 +99,6 @@ def against(repeats: int, scale: int, rng: np.random.Generator) -> list[dict[str
             lambda x, y: enumerated_arrays(x, y, 4),
             (middle_a, middle_b),
             (middle_a, middle_b),
-            repeats,
-        ),
-        _row(
-            "one N at a time",
-            "win rate, every N ≤ 64, m = 64",
-            win_rates_every_n,
-            lambda x, y: [win_rate_samples(x, y, BestOfN(n)) for n in range(1, 65)],
-            (a, b),
-            (a[: 20 * scale], b[: 20 * scale]),
-            repeats,
-        ),
-        *_verl(a, scale, repeats),
-        _row(
-            "pass@k, problem by problem (HumanEval's formula)",
-            "pass@k, every k ≤ 64, m = 64",
-            lambda x: rewards_every_n(x),
-            lambda x: [pass_at_k(x.sum(1).astype(int), 64, k) for k in range(1, 65)],
-            ((a < 0.1).astype(float),),
-            ((a[: 20 * scale] < 0.1).astype(float),),
             repeats,
         ),
     ]
@@ -132,6 +142,7 @@ def _row(
     return {
         "rival": rival,
         "task": task,
+        "prompts": [len(ours_on[0]), len(theirs_on[0])],
         "ours, µs per prompt": 1e6 * statistics.median(row["ours"]),
         "theirs, µs per prompt": 1e6 * statistics.median(row["theirs"]),
         "times slower": statistics.median(ratios),

@@ -1,11 +1,14 @@
 """Calibration: uniform where it should be, found out where it is not; splits share no answer."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from benchmarks.calibration import run, shown
 from benchmarks.calibration.rollouts import skewed
 from benchmarks.calibration.splits import Split
 from benchmarks.calibration.uniform import rejected_prompts, uniformity
+from benchmarks.worlds.data import AlpacaEval
 
 from infalign.quantile.procedures import BestOfN
 from infalign.quantile.transforms import Exponential
@@ -77,6 +80,25 @@ def test_no_answer_calibrates_and_is_judged():
     for known, judged in zip(split.calibrating, split.judged, strict=True):
         assert not set(known) & set(judged)
         assert len({*known, *judged}) == 57
+
+
+def test_other_scores_make_other_pieces(monkeypatch):
+    """What is kept is asked for by the scores and the plan, so another judge measures anew."""
+    asked = {}
+
+    def seen(claim, name, settings, make):
+        asked.setdefault(name, []).append(repr(settings))
+        return []
+
+    scores = np.random.default_rng(9).random((6, 5))
+    made = AlpacaEval((), (), ("a", "b", "c", "d", "NullModel"), (), scores)
+    monkeypatch.setattr(run, "piece", seen)
+    for data in (made, made, dataclasses.replace(made, scores=scores[::-1])):
+        monkeypatch.setattr(run, "alpaca_eval", lambda null_model=True, data=data: data)
+        run._full(run.Plan(), seed=0)
+    for name in ("answers", "with NullModel"):
+        first, again, other = asked[name]
+        assert first == again != other
 
 
 def test_the_result_is_shown(tmp_path, found):

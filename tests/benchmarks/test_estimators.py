@@ -67,6 +67,15 @@ def test_enumerations_are_what_they_should_be():
     assert np.abs(off - fast).max() > 1e-3  # what is not an enumeration is told apart
 
 
+def test_other_scores_make_other_pieces():
+    """A kept piece is asked for by the scores it was measured on."""
+    scores = np.random.default_rng(1).random((4, 9))
+    other = scores.copy()
+    other[2, 3] += 1e-12
+    assert answers(scores).data == answers(scores.copy()).data != answers(other).data
+    assert answers(np.asfortranarray(scores)).data == answers(scores).data
+
+
 def test_pass_at_k_is_the_case_of_rewards_0_and_1():
     rewards = (np.random.default_rng(4).random((20, 12)) < 0.3).astype(float)
     ours = rewards_every_n(rewards)

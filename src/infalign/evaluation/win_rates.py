@@ -43,8 +43,7 @@ def win_rate_samples(
 
     Ŵ = Σ_i Σ_j w_i·w′_j·[1{a_i > b_j} + ½·1{a_i = b_j}], where w_i is how often sample i is the
     one decoded from a random size-N subset. With `policy_judged` and `reference_judged` the
-    procedure still picks by the rewards, ties at random, and the picks are judged by another
-    reward: what a gold judge says of decoding by a proxy.
+    procedure picks by the rewards all the same, ties at random, and its picks are judged by those.
 
     Args:
         policy_rewards: m samples of the policy to each prompt; never those trained on.
