@@ -6,7 +6,6 @@ Runs are made once and kept; what is interrupted goes on by the same command.
 """
 
 import argparse
-import functools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,9 +74,15 @@ def measured(
             continue
         ensure(calibrated, [run])
         for split in calibrated.splits:
-            make = functools.partial(
-                _row, name, calibrated, split, method, strength, procedure, run
-            )
+
+            def make(  # a function of this module: pieces are named by the code that makes them
+                world: World = calibrated,
+                split: Split = split,
+                case: tuple[Any, ...] = (method, strength, procedure),
+                run: Run = run,
+            ) -> list[Any]:
+                return _row(name, world, split, *case, run)
+
             key = run.path(calibrated).stem, procedure.name, split, COLUMNS, _VERSION
             label = f"{run.label}-{procedure.name}-{split}"
             found.append(piece("prediction", label, key, make, folder=arena_runs.FOLDER))
