@@ -6,6 +6,7 @@ once: W's slope by a response's mass is its training reward, and π ∝ π_ref·
 One β serves all prompts, as is best for their mean at a mean KL.
 """
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,6 +53,8 @@ def ceiling(
         if kl > found[-1][0] + 1e-6:
             won = atomic_win_rate(masses, sorted_law, sorted_rewards, procedure).mean()
             found.append((kl, float(won), float(beta)))
+        if kl > max(kls):
+            break
     reached, won, slope = np.array(found[1:]).T  # W has a root's slope at KL 0: leave it out
     at = np.asarray(kls, dtype=float)
     if at.min() < reached[0]:
@@ -95,20 +98,38 @@ class _Ascent:
         worth, rival = (self.value(self.masses(log_ratio), beta) for log_ratio in (one, other))
         return np.where((rival > worth)[:, None], other, one)
 
+    def of(self, rows: np.ndarray) -> "_Ascent":
+        """The same for some of the prompts."""
+        part = copy.copy(self)
+        part.law, part.rewards = self.law[rows], self.rewards[rows]
+        part.worth, part.steps = self.worth[rows], self.steps[rows]
+        return part
+
     def climb(self, log_ratio: np.ndarray, beta: float, steps: int = 200) -> np.ndarray:
-        """Damped steps towards the tilt by W's slope, halved where a prompt overshoots."""
+        """Damped steps towards the tilt by W's slope, halved where a prompt overshoots.
+
+        A prompt that hardly moves any more has arrived.
+        """
+        arrived, rows, part = log_ratio.copy(), np.arange(len(log_ratio)), self
         damping = np.full((len(log_ratio), 1), 0.5)
-        value = self.value(self.masses(log_ratio), beta)
+        masses = self.masses(log_ratio)
+        value = self.value(masses, beta)
         for _ in range(steps):
-            aim = self.slope(self.masses(log_ratio)) / beta
+            aim = part.slope(masses) / beta
             aim -= aim.max(1, keepdims=True)
             tried = (1 - damping) * log_ratio + damping * aim
-            worth = self.value(self.masses(tried), beta)
+            there = part.masses(tried)
+            worth = part.value(there, beta)
             better = (worth >= value)[:, None]
-            moved = np.abs(self.masses(tried) - self.masses(log_ratio)).sum(1).max()
-            log_ratio = np.where(better, tried, log_ratio)
+            moving = np.abs(there - masses).sum(1) >= 1e-5
+            log_ratio, masses = np.where(better, tried, log_ratio), np.where(better, there, masses)
             value = np.where(better[:, 0], worth, value)
             damping = np.where(better, np.minimum(damping * 1.2, 1.0), damping / 2)
-            if moved < 1e-5:
+            arrived[rows] = log_ratio
+            if not moving.any():
                 break
-        return log_ratio
+            if moving.mean() < 0.8:
+                log_ratio, masses, value = log_ratio[moving], masses[moving], value[moving]
+                rows, damping = rows[moving], damping[moving]
+                part = self.of(rows)
+        return arrived

@@ -1,13 +1,16 @@
 """Methods side by side at one KL, and every run where it ended: what results and figures need."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.arena.ceiling import ceiling
+from benchmarks.arena import ceiling, runs
 from benchmarks.arena.measuring import Reading, compared, divergences, read, wins
+from benchmarks.arena.pieces import piece
 from benchmarks.arena.planned import run_of, strengths_in, way_at
 from benchmarks.arena.runs import kept
 from benchmarks.arena.world import Split, World
@@ -17,7 +20,7 @@ from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.tilting import beta_for_atoms_kl, tilt_atoms
 from infalign.quantile.win_rate import frontier
 
-__all__ = ["JUDGES", "aim", "comparisons", "described", "points"]
+__all__ = ["JUDGES", "aim", "at_one_kl", "comparisons", "described", "points"]
 
 JUDGES = ("training", "gold", "judge", "vader")
 """Those that results speak of, where a world has them."""
@@ -43,8 +46,8 @@ def comparisons(
     """
     rows = world.rows(split)
     law, rewards = world.law[rows], world.judges["training"][rows]
-    most = ceiling(law, rewards, procedure, kls)
-    return [
+    most = _ceiling(law, rewards, procedure, kls)
+    records: list[dict[str, Any]] = [
         {
             "world": world.name,
             "split": split,
@@ -55,18 +58,48 @@ def comparisons(
             "limit": round(float(frontier(procedure, [kl])[0]), 5),
             "ceiling": round(float(most[number]), 5),
             "main": main,
-            "methods": _methods(
-                world, names, procedure, split, kl, main, seed, _judges(world, judges)
-            ),
+            "methods": at_one_kl(world, names, procedure, split, kl, main, seed, judges),
         }
         for number, kl in enumerate(kls)
     ]
+    for record in records:
+        record["ceiling"] = most_found(record)
+    return records
 
 
-def _methods(world, names, procedure, split, kl, main, seed, judges) -> dict[str, Any]:
+def most_found(record: Mapping[str, Any]) -> float:
+    """The ceiling, or what was won above it: the search may miss it where W is not concave."""
+    methods = record["methods"].values()
+    won = [kept["training"]["win"] for kept in methods if "training" in kept]
+    return max(record["ceiling"], *won, *(kept.get("aim", 0.0) for kept in methods))
+
+
+def _ceiling(law, rewards, procedure, kls) -> list[float]:
+    """Kept, since it takes longer than all the rest."""
+    data = hashlib.sha256(law.round(9).tobytes() + rewards.round(6).tobytes()).hexdigest()
+    sources = inspect.getsource(ceiling)
+    settings = (data, repr(procedure), tuple(kls), sources)
+
+    def make() -> list[float]:
+        return ceiling.ceiling(law, rewards, procedure, kls).tolist()
+
+    return piece("ceiling", procedure.name, settings, make, runs.FOLDER)
+
+
+def at_one_kl(
+    world: World,
+    names: Sequence[str],
+    procedure: RankProcedure,
+    split: Split,
+    kl: float,
+    main: str = "optimal",
+    seed: int = 0,
+    judges: Sequence[str] = JUDGES,
+) -> dict[str, Any]:
+    """The `methods` of :func:`comparisons`."""
     found: dict[str, Any] = {name: {} for name in names}
     ways = {name: way_at(world, name, procedure, split, kl, seed) for name in names}
-    for judge in judges:
+    for judge in _judges(world, judges):
         readings = {
             name: read(way[0], world, split, procedure, kl=kl, judge=judge, start=way[1])
             for name, way in ways.items()

@@ -5,6 +5,7 @@ import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from benchmarks.arena.planned import planned
 from benchmarks.arena.runs import Run
@@ -72,7 +73,7 @@ def runs(case: Case, world: World) -> list[Run]:
     return list({(run.label, run.seed): run for run in found}.values())
 
 
-def _world(module: str, name: str, **settings: str) -> Callable[[], World]:
+def _world(module: str, name: str, **settings: Any) -> Callable[[], World]:
     """A world of benchmarks.worlds, imported when it is needed."""
 
     @functools.cache
@@ -95,6 +96,8 @@ FEW = (
     "exponential",
 )  # fmt: skip
 """For worlds that are variations of another."""
+SAMPLED = ("optimal", "raw", "identity", "normalised", "exponential")
+"""For rollouts instead of the law: what calibration costs, where it is not free."""
 CASES: Mapping[str, Case] = MappingProxyType(
     {
         "openings": Case(
@@ -109,6 +112,7 @@ CASES: Mapping[str, Case] = MappingProxyType(
         "answers-helpful_base": Case(
             _world("answers", "answers", source="helpful_base"), (BestOfN(4),), only=FEW
         ),
+        "answers-k64": Case(_world("answers", "answers", k=64), (BestOfN(4),), only=SAMPLED),
     }
 )
 SMOKE = Case(_small, (BestOfN(4), WorstOfN(4)), kls=(0.5, 1.0), only=("optimal", "identity", "raw"))

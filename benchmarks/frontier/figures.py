@@ -84,7 +84,7 @@ def panel(
         listed = [case for case in result["cases"] if _matches(case, where)]
         style = {"ls": "none", "marker": "_", "ms": 11, "color": "black"}
         kls, most = [case["kl"] for case in listed], [case["ceiling"] for case in listed]
-        axes.plot(kls, most, **style, label="ceiling, these responses")
+        axes.plot(kls, most, **style, label="most found, these responses")
     points = ended(result, **where)
     for name in (*methods, *(b for b in bold if b not in methods)):
         if name not in points or judge not in points[name]:
@@ -132,7 +132,7 @@ def _front(result: Mapping[str, Any], path: Path) -> None:
         where = {"world": "openings", "procedure": "best-of-4", "split": split}
         panel(axes, result, where, FRONT)
         axes.set(title=title, xlabel="KL from the reference, nats per response", ylim=(0.48, 1.0))
-    both[0].set_ylabel("win rate, best-of-4 against best-of-4 of the reference")
+    both[0].set_ylabel("best-of-4 win rate over the reference, by the reward trained on")
     figure.suptitle("SmolLM2-135M, one-token answers, trained through LoRA: same prompts and steps")
     finish(figure, path, 4)
 
@@ -141,21 +141,21 @@ def _methods(result: Mapping[str, Any], places: Sequence[Any], path: Path) -> No
     size = (12, 2.6 * len(places) + 1)
     shape = {"sharey": "row", "squeeze": False, "layout": "constrained"}
     figure, grid = plt.subplots(len(places), len(GROUPS), figsize=size, **shape)
-    for line, (world, procedure, title) in zip(grid, places, strict=True):
+    for number, (line, (world, procedure, title)) in enumerate(zip(grid, places, strict=True)):
         for axes, (group, methods) in zip(line, GROUPS.items(), strict=True):
             panel(axes, result, _trained(world, procedure), methods)
-            if line is grid[0]:
+            if number == 0:
                 axes.set_title(group)
-            if line is grid[-1]:
+            if number == len(places) - 1:
                 axes.set_xlabel("KL, nats")
         line[0].set_ylabel(f"{title}\n{procedure} win rate")
-    finish(figure, path, 5)
+    finish(figure, path, 4)
 
 
 def _by_n(result: Mapping[str, Any], places: Sequence[Any], there: Any, path: Path) -> None:
     size = (12, 2.6 * len(places) + 0.6)
     figure, grid = plt.subplots(len(places), 3, figsize=size, squeeze=False, layout="constrained")
-    for line, (world, procedure, title) in zip(grid, places, strict=True):
+    for number, (line, (world, procedure, title)) in enumerate(zip(grid, places, strict=True)):
         for axes, n in zip(line, (2, 4, 16), strict=True):
             named = procedure.replace("4", str(n))
             if (world, named) not in there:
@@ -164,7 +164,7 @@ def _by_n(result: Mapping[str, Any], places: Sequence[Any], there: Any, path: Pa
             panel(axes, result, _trained(world, named), ("exponential", "identity", "raw"))
             axes.set_ylabel(f"{named} win rate")
             axes.set_title(title if n == 2 else "", loc="left")
-            if line is grid[-1]:
+            if number == len(places) - 1:
                 axes.set_xlabel("KL, nats")
     finish(figure, path, 6)
 

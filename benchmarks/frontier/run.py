@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arena.comparing import JUDGES, comparisons, described, points
+from benchmarks.arena.comparing import JUDGES, at_one_kl, comparisons, described, points
 from benchmarks.arena.results import about, save
 from benchmarks.arena.runs import ensure
 from benchmarks.arena.world import World
@@ -70,10 +70,30 @@ def measured(case: Case, world: World) -> dict[str, list[dict[str, Any]]]:
                 world, case.names, procedure, split, kls[split], judges=judges
             )
             found["cases"] += side_by_side
-        found["points"] += points(world, case.names, [procedure], splits, judges=judges)
-    for seed in case.seeds if len(case.seeds) > 1 else ():
-        found["seeds"] += comparisons(world, AGAIN, FOURS[0], "train", [1.0], seed=seed)
+        found["points"] += points(world, case.names, [procedure], splits, judges=judges[:2])
+    found["seeds"] = again(case, world) if len(case.seeds) > 1 else []
     return found
+
+
+def again(case: Case, world: World) -> list[dict[str, Any]]:
+    """What other adapters, batches and stores give, for best-of-4: one record a seed and split."""
+    records = []
+    for split, kl in (("train", 1.0), ("held-out", 0.4)):
+        for seed in case.seeds:
+            methods = at_one_kl(world, AGAIN, FOURS[0], split, kl, seed=seed)
+            records.append(
+                {
+                    "world": world.name,
+                    "split": split,
+                    "procedure": FOURS[0].name,
+                    "kl": kl,
+                    "seed": seed,
+                    "prompts": len(world.law[world.rows(split)]),
+                    "main": "optimal",
+                    "methods": methods,
+                }
+            )
+    return [record for record in records if record["methods"]]
 
 
 def limits(procedures: Iterable[RankProcedure]) -> dict[str, dict[str, list[float]]]:

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.frontier.shown import ahead, found, points_of, write_tables
+from benchmarks.frontier.shown import (
+    OTHERS,
+    ahead,
+    found,
+    fraction,
+    points_of,
+    verdict,
+    write_tables,
+)
 from benchmarks.reading import Row
 
 __all__ = ["draw", "rows"]
@@ -20,41 +28,46 @@ WORLDS = {
 
 def rows(result: Mapping[str, Any]) -> list[Row]:
     """Against raw reward on the language model; then all named rivals in all worlds."""
-    lines = []
-    case = found(result, "openings", "identity", "train", 1.0)
-    if case and "ahead" in case["methods"].get("raw", {}).get("training", {}):
-        raw = case["methods"]["raw"]["training"]["win"]
-        low, high = ahead(case, "raw")
-        lines.append(
-            Row(
-                "calibration alone wins more than raw reward without any selection, KL 1 "
-                "(language model with LoRA, training prompts)",
-                points_of(case, "raw"),
-                f"RL on the raw reward, {raw:.3f}",
-                holds=None if low < 0 < high else low > 0,
-            )
-        )
-    return lines + [row for name in RIVALS if (row := _everywhere(result, name))]
+    lines = [
+        _against_raw(result, "train", 1.0, "training prompts"),
+        _against_raw(result, "held-out", 0.4, "held-out prompts"),
+        *(_everywhere(result, name) for name in RIVALS),
+        *(_everywhere(result, "raw", judge) for judge in OTHERS),
+    ]
+    return [line for line in lines if line]
 
 
-def _everywhere(result: Mapping[str, Any], name: str) -> Row | None:
+def _against_raw(result: Mapping[str, Any], split: str, kl: float, where: str) -> Row | None:
+    case = found(result, "openings", "identity", split, kl)
+    if not case or "ahead" not in case["methods"].get("raw", {}).get("training", {}):
+        return None
+    ours, raw = (case["methods"][name]["training"]["win"] for name in ("identity", "raw"))
+    return Row(
+        f"calibration alone wins more than raw reward without any selection, KL {kl:g} "
+        f"(language model with LoRA, {where})",
+        f"{points_of(case, 'raw')}; {ours:.3f}, {fraction(case, 'identity'):.2f} of the limit",
+        f"RL on the raw reward, {raw:.3f}, {fraction(case, 'raw'):.2f} of the limit",
+        holds=verdict([ahead(case, "raw")]),
+    )
+
+
+def _everywhere(result: Mapping[str, Any], name: str, judge: str = "training") -> Row | None:
     cases = [
-        case
-        for case in result["cases"]
-        if "ahead" in case["methods"].get(name, {}).get("training", {})
+        case for case in result["cases"] if "ahead" in case["methods"].get(name, {}).get(judge, {})
     ]
     if not cases:
         return None
-    gaps = [100 * case["methods"][name]["training"]["ahead"] for case in cases]
-    more = sum(ahead(case, name)[0] > 0 for case in cases)
-    less = sum(ahead(case, name)[1] < 0 for case in cases)
+    gaps = [100 * case["methods"][name][judge]["ahead"] for case in cases]
+    intervals = [ahead(case, name, judge) for case in cases]
+    more, less = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
     title = result["titles"][name]
+    by = "" if judge == "training" else f" by {OTHERS[judge]}"
     return Row(
-        f"calibration alone against {title}, ordinary win rate, all worlds and KLs",
+        f"calibration alone against {title}, ordinary win rate{by}, all worlds, KLs and splits",
         f"{min(gaps):+.1f} to {max(gaps):+.1f} points; significantly more in {more}, less in "
-        f"{less} of {len(cases)} settings",
+        f"{less} of {len(cases)} correlated settings",
         title,
-        holds=True if more > less == 0 else False if less > more else None,
+        holds=verdict(intervals),
     )
 
 
@@ -76,6 +89,6 @@ def draw(result: Mapping[str, Any], folder: Path) -> None:
         for axes, world in zip(line, worlds, strict=True):
             where = {"world": world, "procedure": "identity", "split": "train"}
             panel(axes, result, where, SHOWN, judge, bold=("identity",))
-            axes.set(title=WORLDS[world] if line is grid[0] else "", xlabel="KL, nats")
+            axes.set(title=WORLDS[world] if judge == "training" else "", xlabel="KL, nats")
         line[0].set_ylabel(f"ordinary win rate, {judge} reward")
     finish(figure, folder / "standard.png", 5)

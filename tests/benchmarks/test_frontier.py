@@ -128,9 +128,27 @@ def test_rows_say_what_was_measured_and_withhold_what_was_not(result):
     case = shown.found(renamed, "openings", "best-of-4", "train", 1.0)
     assert f"{100 * case['methods']['raw']['training']['ahead']:+.1f}" in lines[0].number
     for other in renamed["cases"]:  # had raw reward been ahead, the row would say so
-        kept = other["methods"]["raw"]["training"]
-        kept["ahead"], kept["ahead_se"] = -0.2, 0.01
-    assert [line.holds for line in shown.rows(renamed)] == [False, False]
+        for judge in ("training", "gold"):
+            kept = other["methods"]["raw"][judge]
+            kept["ahead"], kept["ahead_se"] = -0.2, 0.01
+    assert [line.holds for line in shown.rows(renamed)] == [False, False, False]
+    assert "the best of 1," in shown.rows(renamed)[-1].instead  # counted, not known
+
+
+def test_one_setting_below_zero_is_a_no_and_one_that_is_not_seen_withholds_the_yes():
+    assert shown.verdict([(0.1, 0.2), (0.01, 0.3)]) is True
+    assert shown.verdict([(0.1, 0.2), (-0.1, 0.3)]) is None
+    assert shown.verdict([(0.1, 0.2), (-0.2, -0.1)]) is False
+
+
+def test_the_spread_over_seeds_stands_beside_the_error(result):
+    renamed = json.loads(json.dumps(result).replace('"made"', '"openings"'))
+    case = shown.found(renamed, "openings", "best-of-4", "train", 1.0)
+    other = json.loads(json.dumps(case))
+    other["methods"]["raw"]["training"]["ahead"] = 0.5
+    renamed["seeds"] = [dict(case, seed=0), dict(other, seed=1)]
+    assert "to +50.0]" in shown.rows(renamed)[0].number
+    assert any("| 1 | RL on the raw reward |" in line for line in shown.seeds_table(renamed))
 
 
 def test_figures_and_tables_are_made_from_the_result_alone(result, tmp_path):
@@ -180,5 +198,5 @@ def test_errors_at_equal_kl_are_those_of_drawing_other_prompts():
         some_errors = [pair[which] for pair in found]
         covered = np.mean([error.low < truth < error.high for error in some_errors])
         ratio = np.mean([error.se for error in some_errors]) / spread
-        assert (0.92 < covered < 0.98) is right, covered
-        assert (0.9 < ratio < 1.1) is right, ratio
+        assert bool(0.92 < covered < 0.98) is right, covered
+        assert bool(0.9 < ratio < 1.1) is right, ratio
