@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
@@ -18,8 +18,8 @@ __all__ = ["CASES", "NAMES", "TRAINED", "TRAINED_IN", "Case", "case", "honest", 
 
 NAMES = ("raw", "normalised", "identity", "optimal")
 """Methods compared."""
-TRAINED_IN: Mapping[str, Sequence[str]] = {"openings": ("honest", "rare word", "length")}
-"""Cases in which policies are trained, by world, else only `rare word`; the others are optima."""
+TRAINED_IN = ("honest", "rare word", "length")
+"""Cases in which policies are trained; the others are optima only."""
 TRAINED = (1.1,)
 """KLs that runs aim at, to be read at 1. Nats."""
 CASES = ("honest", "rare word", "common word", "length", "light errors", "heavy errors")

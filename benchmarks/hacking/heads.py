@@ -6,19 +6,23 @@ nothing else.
 """
 
 import dataclasses
+from typing import final
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from benchmarks.arena.runs import FOLDER, save_arrays
+from benchmarks.arena.runs import FOLDER
 from benchmarks.arena.world import World
+from benchmarks.hacking.cases import Case
 from benchmarks.worlds.answers import PAIRS, parts, preferred
+from benchmarks.worlds.biased import Bias
 from benchmarks.worlds.data import NULL_MODEL, alpaca_eval
 from benchmarks.worlds.heads import Pairs, fit_pairs
+from benchmarks.worlds.kept import once
 from benchmarks.worlds.style import style
 from infalign.rewards.heads import LinearHead
 
-__all__ = ["FLIPPED", "WEIGHTS", "corrupted", "disturbed", "flipped", "overrated"]
+__all__ = ["FLIPPED", "WEIGHTS", "Overrated", "corrupted", "disturbed", "flipped"]
 
 FLIPPED, WEIGHTS = 0.4, 1.0
 """Share of pairs turned round; norm of the weights' noise, in that of the weights themselves."""
@@ -51,7 +55,29 @@ def disturbed(
     return LinearHead(weights + noise / spread, head.intercept)
 
 
-def corrupted(world: World) -> dict[str, list[World]]:
+@final
+class Overrated(Bias):
+    """The responses of each prompt that the training reward raises most above the intended one.
+
+    By standardised difference; up to `share` of the responses, at least one. Adds nothing: the head
+    erred by itself.
+    """
+
+    name = "overrated"
+
+    def __init__(self, share: float = 0.1) -> None:
+        self.share = share
+
+    def bonus(self, world):
+        return np.zeros(world.law.shape)
+
+    def exploits(self, world):
+        wrong, right = (_standard(world.judges[name]) for name in ("training", "intended"))
+        order = np.argsort(np.argsort(-(wrong - right), axis=1, kind="stable"), axis=1)
+        return order < max(1, int(self.share * order.shape[1]))
+
+
+def corrupted(world: World) -> dict[str, list[Case]]:
     """`answers` with each kind of corrupted head to train on, several times.
 
     `honest head` is the same fit without corruption, the judge `intended` of the others.
@@ -60,23 +86,15 @@ def corrupted(world: World) -> dict[str, list[World]]:
     about = f"{world.about}; a corrupted head trains"
     clean = {**world.judges, "training": rewards["honest"]}
     base = dataclasses.replace(world, name=f"{world.name}-head", judges=clean)
+    honest = base.with_training(f"{world.name}-honest-head", rewards["honest"], about)
+    kept["honest head"] = [Case("honest head", honest, None)]
     for kind in ("flipped", "disturbed"):
-        kept[f"{kind} head"] = [
+        worlds = [
             base.with_training(f"{world.name}-{kind}-{number}", rewards[f"{kind}{number}"], about)
             for number in range(REPLICATES)
         ]
-    honest = base.with_training(f"{world.name}-honest-head", rewards["honest"], about)
-    return {"honest head": [honest], **kept}
-
-
-def overrated(world: World, share: float = 0.1) -> Bool[np.ndarray, "P C"]:
-    """The responses of each prompt that the training reward raises most above the intended one.
-
-    By standardised difference; up to `share` of the responses, at least one.
-    """
-    wrong, right = (_standard(world.judges[name]) for name in ("training", "intended"))
-    order = np.argsort(np.argsort(-(wrong - right), axis=1, kind="stable"), axis=1)
-    return order < max(1, int(share * order.shape[1]))
+        kept[f"{kind} head"] = [Case(f"{kind} head", one, Overrated()) for one in worlds]
+    return kept
 
 
 def _standard(rewards: np.ndarray) -> np.ndarray:
@@ -86,11 +104,7 @@ def _standard(rewards: np.ndarray) -> np.ndarray:
 
 def _rewards() -> dict[str, np.ndarray]:
     """What the heads say of the world's answers; found once and kept."""
-    path = FOLDER / "worlds" / "answers-corrupted-heads-1.npz"
-    if not path.exists():
-        save_arrays(path, **_fitted())
-    with np.load(path) as stored:
-        return dict(stored)
+    return once(FOLDER / "worlds" / "answers-corrupted-heads-1.npz", _fitted)
 
 
 def _fitted() -> dict[str, np.ndarray]:

@@ -1,12 +1,16 @@
 """Claim 4: rewards that can be gamed, and what of it is exact."""
 
+import copy
+
 import numpy as np
 import pytest
 from benchmarks.arena import runs
+from benchmarks.arena.measuring import wins
 from benchmarks.hacking.cases import Case, honest
-from benchmarks.hacking.judged import ideal, judged
+from benchmarks.hacking.judged import DECODED, ideal, judged
 from benchmarks.hacking.measuring import ideals
 from benchmarks.hacking.run import main
+from benchmarks.hacking.shown import Part, rows, seen
 from benchmarks.worlds.biased import Errors, Keyword, Length, Planted, biased, spread, words_near
 from benchmarks.worlds.made import made
 
@@ -15,10 +19,15 @@ from infalign.quantile.transforms import Identity
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def result(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "FOLDER", tmp_path_factory.mktemp("runs"))
-        return main(["--smoke"])["worlds"]["made"]
+        return main(["--smoke"])
+
+
+@pytest.fixture(scope="module")
+def smoke(result):
+    return result["worlds"]["made"]
 
 
 def test_training_reaches_the_exact_optima(smoke):
@@ -35,17 +44,51 @@ def test_training_reaches_the_exact_optima(smoke):
 def test_a_rare_exploit_out_of_scale_takes_more_of_raw_than_of_calibrated(smoke):
     huge = smoke["sweep"][-1]
     assert huge["size"] == 10
-    raw, calibrated = (huge["methods"][name]["plain"] for name in ("raw", "identity"))
-    assert raw["gamed"] > calibrated["gamed"] + 0.1
-    assert calibrated["intended"][0] > raw["intended"][0]
-    assert calibrated["spared"][1] > 0  # the lower end of its 95 % interval
+    raw, calibrated = (huge["methods"][name] for name in ("raw", "identity"))
+    assert raw["gamed"]["plain"] > calibrated["gamed"]["plain"] + 0.1
+    for what in ("minus", "spared"):
+        assert calibrated[what]["raw"]["plain"][1] > 0  # the lower end of its 95 % interval
 
 
 def test_without_a_bias_nothing_is_lost(smoke):
     start = smoke["sweep"][0]
     assert start["size"] == 0
-    for found in start["methods"].values():
-        assert found["plain"]["spared"] == [0.0, 0.0, 0.0]
+    for name in ("identity", "optimal"):
+        for found in start["methods"][name]["spared"].values():
+            assert found == {"plain": [0.0, 0.0, 0.0], "best-of-4": [0.0, 0.0, 0.0]}
+
+
+def test_a_line_of_the_table_holds_only_where_nothing_is_behind(result):
+    """Turning one comparison round makes the line a negative one; eight in every full part."""
+    found = copy.deepcopy(result)
+    methods = found["worlds"]["made"]["cases"]["rare word"]["ideal"]
+    assert len(list(seen(Part("here", methods)))) == 16
+    for name in ("identity", "optimal"):
+        for what in ("minus", "spared"):
+            for few in methods[name][what].values():
+                few |= {"plain": [0.1, 0.05, 0.15], "best-of-4": [0.1, 0.05, 0.15]}
+    found["worlds"]["made"]["cases"]["rare word"]["trained"] = []
+    (line,) = (row for row in rows(found) if "keyword" in row.claim)
+    assert line.holds is True
+    methods["optimal"]["spared"]["raw"]["best-of-4"] = [-0.013, -0.021, -0.005]
+    (line,) = (row for row in rows(found) if "keyword" in row.claim)
+    assert line.holds is False
+    assert "behind in 1, farthest: −1.3 ± 0.8" in line.number
+
+
+def test_the_interval_at_equal_kl_is_that_of_prompts_with_a_kl_of_their_own():
+    """Two policies that follow one curve W(KL) exactly differ by nothing, and surely so.
+
+    The spread of their win rates over prompts comes from that of their KLs alone.
+    """
+    world = honest(made(prompts=40, responses=24))
+    law = ideal(world, "identity", 1.0)
+    assert law is not None
+    one = judged(law, world, np.zeros(world.law.shape, bool), ["intended"])
+    plain = wins(law, world, "train", DECODED["plain"], "intended")
+    counted = one.win_rates["plain", "intended"]
+    assert counted.mean() == pytest.approx(plain.mean(), abs=1e-12)
+    assert counted.std() < 0.7 * plain.std()
 
 
 def test_a_calibrated_reward_cannot_tell_how_much_an_exploit_earns():
