@@ -29,8 +29,7 @@ ENDS = {
 def _panels(rows: int, columns: int, size: tuple[float, float], **more: Any) -> Any:
     from benchmarks.frontier.figures import plt
 
-    look = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    plt.rcParams.update(look)
+    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(
         rows, columns, figsize=size, squeeze=False, layout="constrained", **more
     )

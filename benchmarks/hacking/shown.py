@@ -73,7 +73,7 @@ def kinds(result: Mapping[str, Any]) -> dict[str, list[Part]]:
         name = "AlpacaEval's judge"
         exact = Part(f"{name}, exact optimum", null["ideal"][str(result["about"]["kl"])])
         found["a real exploit, the null model"] = [exact, *_trained(name, null["trained"])]
-    worlds = {ENDS.get(name, name): world for name, world in result["worlds"].items()}
+    worlds = {ENDS.get(str(name), str(name)): one for name, one in result["worlds"].items()}
     for title, (share, size) in {"rare huge": RARE, "common small": COMMON}.items():
         parts = [
             Part(f"{name}, exact optimum", row["methods"])
