@@ -1,10 +1,11 @@
 """Runs the claims one after another, then writes the figures and the table of README.md.
 
-python -m benchmarks.bench [CLAIM ...] [--smoke] [--again] [--table]
+python -m benchmarks.bench [CLAIM ...] [--smoke] [--fresh] [--table]
 
 Each claim is a program of its own, so that one cannot disturb another, and each keeps what it has
-measured as it goes: what is interrupted goes on by the same command. A claim that finished with the
-sources as they are now is passed over; `--again` measures it anew.
+measured under `runs/bench` as it goes: what is interrupted goes on by the same command, and a claim
+that finished with the code as it is now is passed over. What is kept is named by the benchmark's
+own code and settings, not by the library's: `--fresh` puts it aside and measures everything anew.
 """
 
 import argparse
@@ -14,15 +15,19 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from rich.console import Console
 
+from benchmarks.arena.program import program
 from benchmarks.arena.runs import FOLDER
+from benchmarks.arena.sources import code_of
 from benchmarks.reading import CLAIMS, Claim, Row
 from infalign.rollouts.shards import write_atomically
 
@@ -41,24 +46,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.table:
         write_table()
         return 0
-    failed = []
-    for number, claim in enumerate(chosen, 1):
-        console.rule(f"[bold]{number}/{len(chosen)} {claim.folder}")
-        began = time.monotonic()
-        if not options.smoke and not options.again and is_finished(claim):
-            console.print("finished before, with the same sources; --again measures it anew")
-            continue
-        if not run(claim, smoke=options.smoke):
-            failed.append(claim.folder)
-            continue
-        console.print(f"{claim.folder}: {time.monotonic() - began:.0f} s")
-        if not options.smoke:
-            finish(claim)
-            draw(claim)
-            write_table()
+    if options.fresh:
+        put_aside()
+    measure = smoke if options.smoke else measure_all
+    failed = measure(chosen)
     if failed:
         console.print(f"[red]failed: {', '.join(failed)}; the same command goes on there")
     return 1 if failed else 0
+
+
+def smoke(claims: Sequence[Claim]) -> list[str]:
+    """Runs claims in small, side by side, in a folder of their own; returns those that failed."""
+
+    def one(claim: Claim) -> bool:
+        began = time.monotonic()
+        fine = run(claim, small=True, kept=kept)
+        console.print(f"{claim.folder}: {'fine' if fine else 'failed'}, {_since(began)}")
+        return fine
+
+    workers = min(os.cpu_count() or 1, 4)
+    with tempfile.TemporaryDirectory() as kept, ThreadPoolExecutor(workers) as pool:
+        fine = list(pool.map(one, claims))
+    return [claim.folder for claim, is_fine in zip(claims, fine, strict=True) if not is_fine]
+
+
+def measure_all(claims: Sequence[Claim]) -> list[str]:
+    """Measures claims one after another, so that timings are their own; returns those that failed.
+
+    Figures and table are written after each.
+    """
+    failed = []
+    for number, claim in enumerate(claims, 1):
+        console.rule(f"[bold]{number}/{len(claims)} {claim.folder}")
+        began = time.monotonic()
+        if is_finished(claim):
+            console.print("finished before, by the same code; --fresh measures it anew")
+        elif run(claim):
+            console.print(f"{claim.folder}: {_since(began)}")
+            finish(claim)
+            write_table()
+        else:
+            failed.append(claim.folder)
+    return failed
+
+
+def _since(began: float) -> str:
+    return f"{time.monotonic() - began:.0f} s"
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -67,8 +100,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     names = [claim.folder for claim in CLAIMS]
     parser.add_argument("claims", nargs="*", metavar="CLAIM", help=f"of {', '.join(names)}")
-    parser.add_argument("--smoke", action="store_true", help="seconds each; writes nothing")
-    parser.add_argument("--again", action="store_true", help="also what is finished")
+    parser.add_argument("--smoke", action="store_true", help="each in small; writes no result")
+    parser.add_argument("--fresh", action="store_true", help="first put aside all that is kept")
     parser.add_argument("--table", action="store_true", help="only figures and table")
     options = parser.parse_args(argv)
     for name in options.claims:
@@ -77,16 +110,19 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def run(claim: Claim, *, smoke: bool) -> bool:
+def run(claim: Claim, *, small: bool = False, kept: str | None = None) -> bool:
     """Runs a claim's programs; True where all of them succeed."""
     environment = os.environ | dict.fromkeys(ONE_THREAD, "1")
     environment |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
-    for program in claim.programs + (() if smoke else claim.slow):
-        command = [sys.executable, *program, *(["--smoke"] if smoke else [])]
-        output = subprocess.DEVNULL if smoke else None
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output)
+    environment |= {"INFALIGN_BENCH": kept} if kept else {}
+    for wanted in claim.programs + (() if small else claim.slow):
+        command = [sys.executable, *wanted, *(["--smoke"] if small else [])]
+        quiet = {"capture_output": True, "text": True} if small else {}
+        done = subprocess.run(command, cwd=ROOT, env=environment, **quiet)
         if done.returncode:
-            console.print(f"[red]{' '.join(program)} ended with code {done.returncode}")
+            console.print(f"[red]{' '.join(wanted)} ended with code {done.returncode}")
+            if small:
+                console.print(done.stderr[-2000:], markup=False)
             return False
     return True
 
@@ -107,7 +143,10 @@ def rows_of(claim: Claim) -> list[Row]:
 def result_of(claim: Claim) -> dict[str, Any] | None:
     """What was measured."""
     path = HERE / claim.folder / claim.result
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON ({error}); restore it, or measure it anew.") from error
 
 
 def shown_of(claim: Claim) -> ModuleType:
@@ -117,24 +156,28 @@ def shown_of(claim: Claim) -> ModuleType:
 
 def write_table() -> None:
     """Puts the table into README.md, and every figure beside its result."""
-    lines = [
+    for claim in CLAIMS:
+        draw(claim)
+    path = HERE / "README.md"
+    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    table = "\n".join([BEGIN, *lines(), END])
+    write_atomically(path, (before + table + after).encode(), HERE)
+
+
+def lines() -> list[str]:
+    """The table, a line each."""
+    found = [
         "| claim | measured | what a user would otherwise pick | seen | commit |",
         "|---|---|---|---|---|",
     ]
     seen = {True: "yes", False: "**no**", None: "–"}
     for claim in CLAIMS:
-        draw(claim)
-        link = f"[{claim.folder}]({claim.folder}/)"
+        commit, link = commit_of(claim), f"[{claim.folder}]({claim.folder}/)"
         for row in rows_of(claim):
-            commit = commit_of(claim)
             cells = (f"{link}: {row.claim}", row.number, row.instead, seen[row.holds], commit)
-            lines.append("| " + " | ".join(cells) + " |")
-    path = HERE / "README.md"
-    text = path.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    table = "\n".join([BEGIN, *lines, END])
-    write_atomically(path, (before + table + after).encode(), HERE)
+            found.append("| " + " | ".join(cells) + " |")
+    return found
 
 
 def commit_of(claim: Claim) -> str:
@@ -148,30 +191,48 @@ def commit_of(claim: Claim) -> str:
     return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "–"
 
 
-def sources() -> str:
-    """Hash of everything a measurement may depend on."""
-    digest = hashlib.sha256()
-    for path in sorted([*HERE.rglob("*.py"), *(ROOT / "src").rglob("*.py")]):
+def code(claim: Claim) -> str:
+    """Hash of the claim's programs and of the library."""
+    digest = hashlib.sha256(code_of(*map(_module, claim.programs + claim.slow)).encode())
+    for path in sorted((ROOT / "src").rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
+def _module(program: tuple[str, ...]) -> str:
+    """`-m benchmarks.x.run`, or `benchmarks/x/run.py`."""
+    return program[-1].removesuffix(".py").replace("/", ".")
+
+
 def is_finished(claim: Claim) -> bool:
-    """Whether it was measured with the sources as they are."""
-    return _finished().get(claim.folder) == sources()
+    """Whether it was measured by the code as it is."""
+    return _finished().get(claim.folder) == code(claim)
 
 
 def finish(claim: Claim) -> None:
-    """Remembers that it was."""
-    text = json.dumps(_finished() | {claim.folder: sources()}, indent=1)
+    """Remembers that it was, unless something was left out for want of data."""
+    if (result_of(claim) or {}).get("absent"):
+        return
+    text = json.dumps(_finished() | {claim.folder: code(claim)}, indent=1)
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_atomically(FOLDER / "finished.json", text.encode(), FOLDER)
 
 
+def put_aside() -> None:
+    """Renames the folder of what is kept; nothing is deleted."""
+    if FOLDER.exists():
+        aside = FOLDER.with_name(f"{FOLDER.name}-until-{time.strftime('%Y%m%d-%H%M%S')}")
+        FOLDER.rename(aside)
+        console.print(f"kept results are in {aside} now")
+
+
 def _finished() -> dict[str, str]:
     path = FOLDER / "finished.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except json.JSONDecodeError:
+        return {}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program(lambda: sys.exit(main()))

@@ -34,8 +34,9 @@ OPEN = ("quantile",)
 """Rooms that README shows the inside of; docs/architecture.md shows all."""
 AROUND = (
     ("examples/", "scripts under 60 lines, run in the tests"),
+    ("benchmarks/", "one folder per claim: what was measured, and one table of it all"),
     ("tests/", "mirrors src/: laws of each family, enumeration as oracle"),
-    ("docs/", "theory, architecture, papers, decisions, the log of experiments"),
+    ("docs/", "theory, results, architecture, papers, decisions, the log of experiments"),
 )
 
 

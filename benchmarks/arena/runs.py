@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import os
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,14 +16,15 @@ import numpy as np
 from filelock import FileLock
 from jaxtyping import Float
 
+from benchmarks.arena.sources import code_of
 from benchmarks.arena.training import train
 from benchmarks.arena.world import World
 from benchmarks.methods.method import Method
 from infalign.rollouts.shards import write_atomically
 
-__all__ = ["FOLDER", "Run", "ensure", "kept", "save_arrays"]
+__all__ = ["FOLDER", "Run", "ensure", "is_whole", "kept", "save_arrays"]
 
-FOLDER = Path(os.environ.get("INFALIGN_BENCH", "runs/bench"))
+FOLDER = Path(os.environ.get("INFALIGN_BENCH") or Path(__file__).parents[2] / "runs" / "bench")
 """Where runs are kept. Not part of the repository."""
 
 
@@ -38,8 +40,10 @@ class Run:
     """Of the adapter, the batches and the store."""
 
     def path(self, world: World) -> Path:
-        """Its file: named by label and seed, with a hash of world and method."""
-        key = hashlib.sha256(f"{world.fingerprint} {self.method!r}".encode()).hexdigest()[:10]
+        """Its file: named by label and seed, with a hash of world, method and their code."""
+        code = code_of(type(self.method).__module__, "benchmarks.arena.training")
+        identity = f"{world.fingerprint} {self.method!r} {code}"
+        key = hashlib.sha256(identity.encode()).hexdigest()[:10]
         return FOLDER / world.name / f"{self.label}-seed{self.seed}-{key}.npz"
 
 
@@ -57,10 +61,10 @@ def ensure(
     for number, (run, path) in enumerate(zip(runs, paths, strict=True)):
         if progress:
             progress(number, len(runs), run.label)
-        if not path.exists():
+        if not is_whole(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):  # another claim may be at it
-                if not path.exists():
+                if not is_whole(path):
                     _make(world, run, path)
     if progress:
         progress(len(runs), len(runs), "done")
@@ -86,6 +90,11 @@ def kept(world: World, run: Run) -> Float[np.ndarray, "P C"]:
         raise FileNotFoundError(f"{path} is missing; call ensure(world, [run]) first.")
     with np.load(path) as stored:
         return stored["law"]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether an .npz is there and can be read; what a full disk cut short is made again."""
+    return path.exists() and zipfile.is_zipfile(path)
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:

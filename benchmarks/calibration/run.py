@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmarks.arena.pieces import piece
+from benchmarks.arena.program import program
 from benchmarks.arena.results import about, recorded, save
 from benchmarks.calibration.rollouts import compared, costs, digest, error_of_u, planned, skewed
 from benchmarks.calibration.splits import Split
@@ -156,4 +157,4 @@ def _null_model(scores: Float[np.ndarray, "P C"], column: int) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

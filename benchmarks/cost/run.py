@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arena.program import program
 from benchmarks.arena.results import about, save
 from benchmarks.arena.runs import FOLDER
 from benchmarks.cost.cases import Case, problem_of
@@ -213,4 +214,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

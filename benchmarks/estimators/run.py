@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arena.pieces import piece
+from benchmarks.arena.program import program
 from benchmarks.arena.results import about, save
 from benchmarks.calibration.rollouts import skewed
 from benchmarks.estimators.bias import Known, answers, continuous, errors, graded
@@ -104,4 +105,4 @@ def _speed(seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arena.comparing import JUDGES, at_one_kl, comparisons, described, points
+from benchmarks.arena.program import program
 from benchmarks.arena.results import about, save
 from benchmarks.arena.runs import ensure
 from benchmarks.arena.world import World
@@ -158,4 +159,4 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

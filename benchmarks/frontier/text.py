@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arena.program import program
 from benchmarks.arena.results import about, save
 from benchmarks.frontier.text_comparing import described
 from benchmarks.frontier.text_measuring import judge_by_gold, measure
@@ -207,4 +208,4 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

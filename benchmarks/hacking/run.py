@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arena.pieces import piece
+from benchmarks.arena.program import program
 from benchmarks.arena.results import about, save
 from benchmarks.arena.runs import ensure
 from benchmarks.arena.world import World
@@ -290,4 +291,4 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -20,6 +20,8 @@ RARE, COMMON = (0.02, 10.0), (0.2, 1.0)
 """Share and size of the planted exploits that get a line."""
 OURS = ("identity", "optimal")
 RIVALS = ("raw", "normalised")
+MADE_FOR = {"identity": "plain", "optimal": "best-of-4"}
+"""How each is decoded in a line; every combination is counted."""
 DECODINGS = {"plain": "one answer", "best-of-4": "best-of-4"}
 
 
@@ -130,54 +132,45 @@ def seen(part: Part) -> Iterator[Seen]:
 def _row(kind: str, parts: Sequence[Part], kl: float) -> Row:
     every = [one for part in parts for one in seen(part)]
     ahead = [one for one in every if one.found[1] > 0]
-    behind = sorted((one for one in every if one.found[2] < 0), key=lambda one: one.found[0])
-    first, raw = parts[0], parts[0].methods
+    behind = [one for one in every if one.found[2] < 0]
     runs = [part for part in parts if "trained" in part.label][:1]
-    text = ["points over raw / normalised", _spelled(first, "minus"), _spelled(first, "spared")]
-    text += [_spelled(part, "minus") for part in runs]
-    count = f"of {len(every)} comparisons ahead in {len(ahead)}, behind in {len(behind)}"
-    text.append(count + (f", farthest: {behind[0]}" if behind else ""))
-    levels = [
-        f"{DECODINGS[decoding]}: raw {_win(raw, 'raw', decoding)}, "
-        f"normalised {_win(raw, 'normalised', decoding)}"
-        for decoding in DECODINGS
-    ]
+    text = [_spelled(part) for part in (parts[0], *runs)]
+    text.append(f"of {len(every)} comparisons ahead in {len(ahead)}, behind in {len(behind)}")
+    raw = ", ".join(
+        f"{DECODINGS[key]} {_win(parts[0].methods, 'raw', key)}" for key in MADE_FOR.values()
+    )
     return Row(
-        f"Calibrated and optimal Φ resist {kind}: never behind raw or normalised, KL {kl:g}",
-        "; ".join(filter(None, text)),
-        f"{first.label}, {'; '.join(levels)}",
+        f"calibrated and optimal Φ withstand {kind} better than raw reward, KL {kl:g}",
+        "; ".join(text),
+        f"RL on the raw reward: {raw}",
         False if behind else True if len(ahead) == len(every) else None,
     )
 
 
-def _spelled(part: Part, what: str) -> str:
-    """`exact optimum: calibrated +12.0 ± 0.7 / +16.4 ± 1.1, …`: over raw / over normalised."""
+def _spelled(part: Part) -> str:
+    """Over raw reward, each method at the decoding that it is made for; and what is spared."""
     texts = []
-    for method in OURS:
-        against = part.methods.get(method, {}).get(what, {})
-        numbers = [
-            called
-            + " "
-            + " / ".join(points(against[r][key]) if r in against else "–" for r in RIVALS)
-            for key, called in DECODINGS.items()
-        ]
-        if against:
-            texts.append(f"{SHORT[method]}, {', '.join(numbers)}")
-    if not texts:
-        return ""
-    title = f"**{part.label}**" if what == "minus" else "the exploit takes less"
-    return f"{title}: {'; '.join(texts)}"
+    for method, decoding in MADE_FOR.items():
+        found = part.methods.get(method, {})
+        if "raw" in found.get("minus", {}):
+            text = (
+                f"{SHORT[method]}, {DECODINGS[decoding]} {points(found['minus']['raw'][decoding])}"
+            )
+            if "raw" in found.get("spared", {}):
+                text += f", the exploit takes {points(found['spared']['raw'][decoding])} less"
+            texts.append(text)
+    return f"{part.label}: {'; '.join(texts) or 'not reached'}"
 
 
 def points(found: Sequence[float]) -> str:
-    """A difference of win rates and half its 95 % interval, in points.
+    """A difference of win rates and its 95 % interval, in points.
 
     Example:
         >>> points([0.1203, 0.1128, 0.1277])
-        '+12.0 ± 0.7'
+        '+12.0 (11.3 to 12.8)'
     """
     value, low, high = (100 * number for number in found)
-    return f"{value:+.1f} ± {(high - low) / 2:.1f}".replace("-", "−")
+    return f"{value:+.1f} ({low:.1f} to {high:.1f})".replace("-", "−")
 
 
 def _win(methods: Mapping[str, Any], name: str, decoding: str) -> str:

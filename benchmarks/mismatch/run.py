@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arena.available import made_worlds
+from benchmarks.arena.program import program
 from benchmarks.arena.results import about, recorded, save
 from benchmarks.arena.runs import ensure
 from benchmarks.arena.world import Split
@@ -104,4 +105,4 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

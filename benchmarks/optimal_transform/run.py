@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arena.program import program
 from benchmarks.arena.results import about, save
 from infalign.quantile.optimal import optimal_transform
 from infalign.quantile.procedures import BestOfN, RankProcedure, WorstOfN, median_of
@@ -102,4 +103,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.arena import runs as arena_runs
 from benchmarks.arena.available import made_worlds
 from benchmarks.arena.pieces import piece
+from benchmarks.arena.program import program
 from benchmarks.arena.results import about, save
 from benchmarks.arena.runs import Run, ensure
 from benchmarks.arena.world import Split, World
@@ -119,4 +120,4 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.arena.comparing import comparisons, described, points
 from benchmarks.arena.planned import planned
+from benchmarks.arena.program import program
 from benchmarks.arena.results import about, save
 from benchmarks.arena.runs import ensure
 from benchmarks.arena.world import World
@@ -80,4 +81,4 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -4,12 +4,13 @@ Two files in the folder that the environment variable INFALIGN_DATA names, or in
 beside the clone. Where they are absent a benchmark skips what needs them and says so.
 """
 
+import contextlib
 import dataclasses
 import functools
 import gzip
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,17 @@ def data_file(name: str) -> Path:
     if not path.is_file():
         raise MissingData(f"{path} is missing; set INFALIGN_DATA to the folder that has {name}.")
     return path
+
+
+@contextlib.contextmanager
+def _read_from(path: Path) -> Iterator[Path]:
+    """Says which file it was when one cannot be read."""
+    try:
+        yield path
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as it should ({error}); fetch it again."
+        ) from error
 
 
 def has_data(*names: str) -> bool:
@@ -111,7 +123,8 @@ def alpaca_eval(null_model: bool = True) -> AlpacaEval:
 
     if not null_model:
         return alpaca_eval().without(NULL_MODEL)
-    table = pd.read_parquet(data_file(ANSWERS)).sort_values(["prompt_id", "model"])
+    with _read_from(data_file(ANSWERS)) as path:
+        table = pd.read_parquet(path).sort_values(["prompt_id", "model"])
     answers = table.groupby("prompt_id")["model"].transform("size")
     table = table[answers == table["model"].nunique()]
     asked = table.drop_duplicates("prompt_id")
@@ -148,7 +161,10 @@ def harmless_pairs() -> tuple[Pair, ...]:
     Raises:
         MissingData: the file is not there.
     """
-    with gzip.open(data_file(HARMLESS), "rt", encoding="utf-8") as lines:
+    with (
+        _read_from(data_file(HARMLESS)) as path,
+        gzip.open(path, "rt", encoding="utf-8") as lines,
+    ):
         pairs = [_pair(**json.loads(line)) for line in lines]
     return tuple(pair for pair in pairs if pair is not None)
 

@@ -5,15 +5,16 @@ import re
 
 import numpy as np
 import pytest
-
-from benchmarks import bench
-from benchmarks.arena import runs
+from benchmarks.arena import runs, sources
 from benchmarks.arena.measuring import at_kl, compared, divergences, read, wins
+from benchmarks.arena.pieces import piece
 from benchmarks.arena.results import save
 from benchmarks.arena.runs import Run, ensure, kept
 from benchmarks.arena.store import Store
 from benchmarks.methods import Transformed
 from benchmarks.worlds.made import made
+
+from benchmarks import bench
 from infalign import BestOfN, EmpiricalCalibration
 from infalign.quantile.tilting import beta_for_atoms_kl, tilt_atoms
 from infalign.quantile.transforms import Exponential, Identity
@@ -133,14 +134,49 @@ def test_an_unknown_claim_is_refused_with_the_list(capsys):
 def test_the_table_is_what_was_measured():
     text = (bench.HERE / "README.md").read_text(encoding="utf-8")
     table = text.split(bench.BEGIN)[1].split(bench.END)[0]
-    for claim in bench.CLAIMS:
-        for row in bench.rows_of(claim):
-            assert row.number in table, f"python -m benchmarks.bench --table; {claim.folder}"
+    told = [line.split(" | ")[:4] for line in table.strip().split("\n")[2:]]
+    assert told == [line.split(" | ")[:4] for line in bench.lines()[2:]], "bench --table"
 
 
-def test_every_claim_is_in_the_list_and_says_what_it_claims():
+def test_every_claim_is_measured_and_says_what_it_claims():
     folders = {path.parent.name for path in bench.HERE.glob("*/shown.py")}
     assert folders == {claim.folder for claim in bench.CLAIMS}
-    for folder in folders:
-        first = (bench.HERE / folder / "README.md").read_text(encoding="utf-8").split("\n")[0]
-        assert len(re.sub(r"^(#+ |Claim: )", "", first)) > 40, f"{folder}: {first!r}"
+    for claim in bench.CLAIMS:
+        assert bench.result_of(claim), f"{claim.folder} has no result"
+        first = (bench.HERE / claim.folder / "README.md").read_text(encoding="utf-8").split("\n")[0]
+        assert len(re.sub(r"^(#+ |Claim: )", "", first)) > 40, f"{claim.folder}: {first!r}"
+
+
+def test_code_that_is_changed_is_another_code_and_a_comment_is_not(tmp_path, monkeypatch):
+    """Also where it is changed two imports away."""
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+
+    def code(text):
+        (folder / "b.py").write_text(text)
+        (folder / "a.py").write_text("from benchmarks.b import x\n")
+        sources._tree.cache_clear()
+        sources._meaning.cache_clear()
+        return sources.code_of("benchmarks.a")
+
+    try:
+        first = code("x = 1\n")
+        assert code('"""Said."""\nx = 1  # one\n') == first
+        assert code("x = 2\n") != first
+    finally:
+        sources._tree.cache_clear()
+        sources._meaning.cache_clear()
+
+
+def test_a_piece_is_made_once_for_its_settings_and_its_code(tmp_path, monkeypatch):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"value": len(made)}
+
+    assert piece("claim", "name", 1, make, tmp_path, code="a") == {"value": 1}
+    assert piece("claim", "name", 1, make, tmp_path, code="a") == {"value": 1}
+    assert piece("claim", "name", 2, make, tmp_path, code="a") == {"value": 2}
+    assert piece("claim", "name", 1, make, tmp_path, code="b") == {"value": 3}
