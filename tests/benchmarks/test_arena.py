@@ -8,6 +8,7 @@ import pytest
 from benchmarks.arena import runs, sources
 from benchmarks.arena.measuring import at_kl, compared, divergences, read, wins
 from benchmarks.arena.pieces import piece
+from benchmarks.arena.program import program
 from benchmarks.arena.results import save
 from benchmarks.arena.runs import Run, ensure, kept
 from benchmarks.arena.store import Store
@@ -122,6 +123,51 @@ def test_a_result_that_is_no_number_is_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         save(tmp_path / "result.json", {"value": float("nan")})
     assert not (tmp_path / "result.json").exists()
+
+
+def test_a_result_is_not_replaced_by_one_that_lacked_the_data(tmp_path):
+    path = tmp_path / "result.json"
+    save(path, {"absent": {}, "value": 1})
+    with pytest.raises(ValueError, match="results of answers"):
+        save(path, {"absent": {"answers": "no data"}, "value": 2})
+    assert '"value": 1' in path.read_text()
+    save(path, {"absent": {}, "value": 2})
+    assert '"value": 2' in path.read_text()
+
+
+def test_a_run_that_was_cut_short_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "FOLDER", tmp_path)
+    world, run = made(), Run("identity-any-kl0.5", Transformed(Identity(), 0.5))
+    (path,) = ensure(world, [run])
+    law = kept(world, run)
+    path.write_bytes(path.read_bytes()[:200])
+    ensure(world, [run])
+    assert np.array_equal(kept(world, run), law)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "goes on"),
+        (ValueError("no such world"), 2, "no such world"),
+        (NotADirectoryError(20, "Not a directory", "/a/b"), 2, "/a/b: Not a directory"),
+    ],
+)
+def test_a_benchmark_ends_in_one_line(error, code, said, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        program(main)
+    assert ended.value.code == code
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+
+
+def test_a_mistake_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        program(lambda: 1 / 0)
 
 
 def test_an_unknown_claim_is_refused_with_the_list(capsys):
