@@ -38,7 +38,7 @@ def ceiling(
         >>> law, rewards = np.full((1, 4), 0.25), np.arange(4.0)[None]
         >>> from infalign import BestOfN
         >>> float(ceiling(law, rewards, BestOfN(1), [0.5])[0].round(4))
-        0.7748
+        0.7628
     """
     order = np.argsort(rewards, axis=1, kind="stable")
     sorted_law, sorted_rewards = (np.take_along_axis(a, order, 1) for a in (law, rewards))
