@@ -5,13 +5,12 @@ python -m benchmarks.frontier.run [--smoke] [--only-kept] [--list-runs] [--world
 Runs are made once and kept; what is interrupted goes on by the same command.
 """
 
-import argparse
 import json
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arena.asking import made_worlds, parsed, target, told
 from benchmarks.arena.comparing import JUDGES, at_one_kl, comparisons, described, points
 from benchmarks.arena.program import program
 from benchmarks.arena.results import about, save
@@ -22,7 +21,7 @@ from benchmarks.methods import METHODS
 from infalign.quantile.procedures import RankProcedure
 from infalign.quantile.win_rate import frontier
 
-__all__ = ["made_worlds", "main", "target", "told"]
+__all__ = ["limits", "main"]
 
 HERE = Path(__file__).parent
 SEED = 0
@@ -30,9 +29,9 @@ SEED = 0
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measures the claim; returns what `result.json` gets."""
-    options = _options(argv)
+    options = parsed("frontier", __doc__, argv, CASES, lists=True)
     cases = {"made": SMOKE} if options.smoke else {n: CASES[n] for n in options.worlds or CASES}
-    worlds, absent = made_worlds(cases)
+    worlds, absent = made_worlds({name: case.world for name, case in cases.items()})
     if options.list_runs:
         list_runs(cases, worlds)
         return {}
@@ -109,53 +108,12 @@ def limits(procedures: Iterable[RankProcedure]) -> dict[str, dict[str, list[floa
     }
 
 
-def made_worlds(cases: Mapping[str, Case]) -> tuple[dict[str, World], dict[str, str]]:
-    """The worlds that can be made here, and why the others cannot."""
-    worlds, absent = {}, {}
-    for name, case in cases.items():
-        try:
-            worlds[name] = case.world()
-        except (FileNotFoundError, ModuleNotFoundError) as why:
-            absent[name] = str(why).split("\n")[0]
-            print(f"{name} is skipped: {absent[name]}", file=sys.stderr)
-    return worlds, absent
-
-
 def list_runs(cases: Mapping[str, Case], worlds: Mapping[str, World]) -> None:
     """Prints world, label, seed and whether it was made, most telling first."""
     for name, world in worlds.items():
         for run in runs(cases[name], world):
             state = "made" if run.path(world).exists() else "missing"
             print(f"{name}\t{run.label}\tseed {run.seed}\t{state}")
-
-
-def told(world: str) -> Callable[[int, int, str], None]:
-    """Progress on stderr."""
-
-    def tell(done: int, all_of_them: int, label: str) -> None:
-        print(f"{world}: {done}/{all_of_them} {label}", file=sys.stderr, flush=True)
-
-    return tell
-
-
-def target(options: argparse.Namespace, folder: Path) -> Path | None:
-    """Where the result goes: nowhere for a part of it, unless it is asked for."""
-    if options.output:
-        return Path(options.output)
-    return None if options.smoke or options.worlds else folder / "result.json"
-
-
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.frontier.run", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--smoke", action="store_true", help="seconds, a made world")
-    parser.add_argument("--only-kept", action="store_true", help="read runs that are there")
-    parser.add_argument("--list-runs", action="store_true", help="name the runs that it takes")
-    worlds = {"nargs": "+", "choices": list(CASES), "metavar": "WORLD"}
-    parser.add_argument("--worlds", **worlds, help=f"of {', '.join(CASES)}; writes no result")
-    parser.add_argument("--output", metavar="FILE", help="instead of result.json beside this file")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ Runs are made once and kept; what is interrupted goes on by the same command.
 import argparse
 import functools
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arena.asking import made_worlds, parsed, target, told
 from benchmarks.arena.pieces import piece
 from benchmarks.arena.program import program
 from benchmarks.arena.results import about, save
@@ -37,9 +37,9 @@ HELD_OUT = (0.3, 0.5)
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measures the claim; returns what `result.json` gets."""
-    options = _options(argv)
+    options = parsed("hacking", __doc__, argv, WORLDS, lists=True)
     chosen = options.worlds or (["made"] if options.smoke else list(WORLDS))
-    worlds, absent = _worlds(chosen)
+    worlds, absent = made_worlds({name: {**WORLDS, "made": _made}[name] for name in chosen})
     if options.list_runs:
         _list(worlds)
         return {}
@@ -59,9 +59,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         result["null_model"] = _null_model(options, absent, unread)
         if "answers" in worlds:
             result["heads"] = _heads(worlds["answers"], options, unread)
-    path = options.output or (None if options.smoke or options.worlds else HERE / "result.json")
-    if path:
-        _save(Path(path), result)
+    if path := target(options, HERE):
+        _save(path, result)
     return result
 
 
@@ -136,7 +135,7 @@ def _trained(
     The first case asked about is the honest one: `honestly` remembers it for the others.
     """
     if not options.only_kept:
-        ensure(one.world, runs_of(), _told(title))
+        ensure(one.world, runs_of(), told(title))
     rows = []
     for split in one.world.splits:
         for kl in (KL,) if split == "train" else HELD_OUT:
@@ -248,18 +247,6 @@ WORLDS: Mapping[str, Callable[[], World]] = {
 }
 
 
-def _worlds(names: Sequence[str]) -> tuple[dict[str, World], dict[str, str]]:
-    """Those that can be made here, and why the others cannot."""
-    made, absent = {}, {}
-    for name in names:
-        try:
-            made[name] = {**WORLDS, "made": _made}[name]()
-        except (FileNotFoundError, ModuleNotFoundError) as why:
-            absent[name] = str(why).split("\n")[0]
-            print(f"{name} is skipped: {absent[name]}", file=sys.stderr)
-    return made, absent
-
-
 def _list(worlds: Mapping[str, World]) -> None:
     """Prints world, case, label and whether it was made."""
     for world in worlds.values():
@@ -268,26 +255,6 @@ def _list(worlds: Mapping[str, World]) -> None:
             for run in runs_of():
                 state = "made" if run.path(target).exists() else "missing"
                 print(f"{target.name}\t{run.label}\tseed {run.seed}\t{state}")
-
-
-def _told(world: str) -> Callable[[int, int, str], None]:
-    def tell(done: int, all_of_them: int, label: str) -> None:
-        print(f"{world}: {done}/{all_of_them} {label}", file=sys.stderr, flush=True)
-
-    return tell
-
-
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.hacking.run", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--smoke", action="store_true", help="seconds, a made world")
-    parser.add_argument("--only-kept", action="store_true", help="read runs that are there")
-    parser.add_argument("--list-runs", action="store_true", help="name the runs that it takes")
-    worlds = {"nargs": "+", "choices": list(WORLDS), "metavar": "WORLD"}
-    parser.add_argument("--worlds", **worlds, help=f"of {', '.join(WORLDS)}; writes no result")
-    parser.add_argument("--output", metavar="FILE", help="instead of result.json beside this file")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

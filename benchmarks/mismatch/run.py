@@ -5,7 +5,6 @@ python -m benchmarks.mismatch.run [--smoke] [--only-kept] [--worlds NAME ...] [-
 Runs are made once and kept; what is interrupted goes on by the same command.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.arena.available import made_worlds
+from benchmarks.arena.asking import made_worlds, parsed, target
 from benchmarks.arena.program import program
 from benchmarks.arena.results import about, recorded, save
 from benchmarks.arena.runs import ensure
@@ -39,10 +38,10 @@ KLS: dict[str, float] = {"train": 1.0, "held-out": 0.3}
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measures the claim; returns what `result.json` gets."""
-    options = _options(argv)
+    options = parsed("mismatch", __doc__, argv, CASES)
     cases = {"made": SMOKE} if options.smoke else {n: CASES[n] for n in options.worlds or CASES}
     rows, columns = (ROWS[:3:2], COLUMNS[:5]) if options.smoke else (ROWS, COLUMNS)
-    worlds, absent = made_worlds(cases)
+    worlds, absent = made_worlds({name: case.world for name, case in cases.items()})
     result: dict[str, Any] = {
         "about": about(seed=0, mode="smoke" if options.smoke else "full"),
         "absent": absent,
@@ -63,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 result["left_out"].append(where | {"rows": gone})
             if matrix:
                 result["matrices"].append(_told(name, split, matrix))
-    if options.output or not (options.smoke or options.worlds):
-        save(Path(options.output or HERE / "result.json"), result)
+    if path := target(options, HERE):
+        save(path, result)
     return result
 
 
@@ -90,18 +89,6 @@ def _told(name: str, split: Split, matrix: Matrix) -> dict[str, Any]:
         choice["planned"] = told["rows"][planned]
         told["choices"].append(choice | {"best": told["rows"][best], "loss": recorded(loss)})
     return told
-
-
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.mismatch.run", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--smoke", action="store_true", help="seconds, a made world")
-    parser.add_argument("--only-kept", action="store_true", help="read runs that are there")
-    worlds = {"nargs": "+", "choices": list(CASES), "metavar": "WORLD"}
-    parser.add_argument("--worlds", **worlds, help=f"of {', '.join(CASES)}; writes no result")
-    parser.add_argument("--output", metavar="FILE", help="instead of result.json beside this file")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

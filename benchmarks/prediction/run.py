@@ -5,14 +5,13 @@ python -m benchmarks.prediction.run [--smoke] [--only-kept] [--worlds NAME ...] 
 Runs are made once and kept; what is interrupted goes on by the same command.
 """
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.arena import runs as arena_runs
-from benchmarks.arena.available import made_worlds
+from benchmarks.arena.asking import made_worlds, parsed, target
 from benchmarks.arena.pieces import piece
 from benchmarks.arena.program import program
 from benchmarks.arena.results import about, save
@@ -28,15 +27,13 @@ __all__ = ["main"]
 
 HERE = Path(__file__).parent
 SEED = 0
-_VERSION = 1
-"""Of rows that are kept; raised when predictions are made otherwise."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measures the claim; returns what `result.json` gets."""
-    options = _options(argv)
+    options = parsed("prediction", __doc__, argv, CASES)
     cases = {"made": SMOKE} if options.smoke else {n: CASES[n] for n in options.worlds or CASES}
-    worlds, absent = made_worlds(cases)
+    worlds, absent = made_worlds({name: case.world for name, case in cases.items()})
     rows: list[list[Any]] = []
     left_out: list[dict[str, Any]] = []
     for name, world in worlds.items():
@@ -53,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "columns": list(COLUMNS),
         "rows": rows,
     }
-    if options.output or not (options.smoke or options.worlds):
-        save(Path(options.output or HERE / "result.json"), result)
+    if path := target(options, HERE):
+        save(path, result)
     return result
 
 
@@ -84,7 +81,7 @@ def measured(
             ) -> list[Any]:
                 return _row(name, world, split, *case, run)
 
-            key = run.path(calibrated).stem, procedure.name, split, COLUMNS, _VERSION
+            key = run.path(calibrated).stem, procedure.name, split, COLUMNS
             label = f"{run.label}-{procedure.name}-{split}"
             found.append(piece("prediction", label, key, make, folder=arena_runs.FOLDER))
     left_out = [
@@ -105,18 +102,6 @@ def _row(
 ) -> list[Any]:
     said = explain(world, run, split, procedure)
     return row_of(name, world, split, method, strength, procedure, said)
-
-
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.prediction.run", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--smoke", action="store_true", help="seconds, a made world")
-    parser.add_argument("--only-kept", action="store_true", help="read runs that are there")
-    worlds = {"nargs": "+", "choices": list(CASES), "metavar": "WORLD"}
-    parser.add_argument("--worlds", **worlds, help=f"of {', '.join(CASES)}; writes no result")
-    parser.add_argument("--output", metavar="FILE", help="instead of result.json beside this file")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ python -m benchmarks.standard.run [--smoke] [--only-kept]
 One answer each, no selection: N = 1. Nearly all runs are those of benchmarks/frontier.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arena.asking import made_worlds, parsed, target, told
 from benchmarks.arena.comparing import comparisons, described, points
 from benchmarks.arena.planned import planned
 from benchmarks.arena.program import program
@@ -18,7 +18,7 @@ from benchmarks.arena.runs import ensure
 from benchmarks.arena.world import World
 from benchmarks.frontier import cases as frontier_cases
 from benchmarks.frontier.cases import Case
-from benchmarks.frontier.run import limits, made_worlds, target, told
+from benchmarks.frontier.run import limits
 from benchmarks.methods import METHODS
 from infalign.quantile.procedures import Identity
 
@@ -36,10 +36,10 @@ NAMES = (
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measures the claim; returns what `result.json` gets."""
-    options = _options(argv)
+    options = parsed("standard", __doc__, argv)
     cases = {"made": frontier_cases.SMOKE} if options.smoke else frontier_cases.CASES
     names = ("identity", "raw") if options.smoke else [n for n in NAMES if n in METHODS]
-    worlds, absent = made_worlds(cases)
+    worlds, absent = made_worlds({name: case.world for name, case in cases.items()})
     result: dict[str, Any] = {
         "about": about(seed=SEED, mode="smoke" if options.smoke else "full"),
         "titles": {name: METHODS[name].title for name in names},
@@ -68,16 +68,6 @@ def measured(case: Case, world: World, names: Sequence[str]) -> Mapping[str, lis
         for record in comparisons(world, names, ONE, split, kls[split], "identity")
     ]
     return {"cases": found, "points": points(world, names, [ONE])}
-
-
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.standard.run", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--smoke", action="store_true", help="seconds, a made world")
-    parser.add_argument("--only-kept", action="store_true", help="read runs that are there")
-    parser.add_argument("--output", metavar="FILE", help="instead of result.json beside this file")
-    return parser.parse_args(argv, argparse.Namespace(worlds=None))
 
 
 if __name__ == "__main__":
